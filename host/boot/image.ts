@@ -1,0 +1,91 @@
+// The machine image: everything a cell needs to start a guest, as pure data (docs/design.md).
+// host/boot/ composes it; an engine maps it and runs. Nothing here knows a kernel format.
+
+/** Bytes to place at a guest-physical address. */
+export interface BytesSegment {
+  name: string;
+  address: number;
+  bytes: Uint8Array;
+}
+
+/** A range of an open file to place at a guest-physical address. */
+export interface FileSegment {
+  name: string;
+  address: number;
+  path: string;
+  fileOffset: number;
+  lengthBytes: number;
+}
+
+export type Segment = BytesSegment | FileSegment;
+
+/** How the first vCPU enters the guest: the only two protocols Faraday speaks. */
+export type EntryMode = 'pvh' | 'linux64';
+
+/** A segment register as KVM_SET_SREGS takes it. */
+export interface SegmentRegister {
+  base: bigint;
+  limit: number;
+  selector: number;
+  type: number;
+  present: number;
+  dpl: number;
+  db: number;
+  s: number;
+  l: number;
+  g: number;
+}
+
+/** Start registers of vCPU 0; what is not named is zero (rflags: 2). */
+export interface VcpuRegisters {
+  rip: bigint;
+  rsp: bigint;
+  rbx: bigint;
+  rsi: bigint;
+  cr0: bigint;
+  cr3: bigint;
+  cr4: bigint;
+  efer: bigint;
+  gdtBase: bigint;
+  gdtLimit: number;
+  idtBase: bigint;
+  idtLimit: number;
+  code: SegmentRegister;
+  data: SegmentRegister; // ds, es, fs, gs, ss
+  task: SegmentRegister;
+}
+
+/** One virtio-mmio window: its page and its IOAPIC pin. */
+export interface VirtioSlot {
+  address: number;
+  pin: number;
+}
+
+/** A disk as the engine sees it. The host opened and locked `fd` already. */
+export interface DiskDevice {
+  kind: 'virtio-blk';
+  slot: VirtioSlot;
+  id: string;
+  path: string;
+  fd: number;
+  capacityBytes: number;
+  readOnly: boolean;
+}
+
+export interface RngDevice {
+  kind: 'virtio-rng';
+  slot: VirtioSlot;
+}
+
+export type VirtioDevice = DiskDevice | RngDevice;
+
+/** The whole machine, before its first instruction. */
+export interface MachineImage {
+  memoryBytes: number;
+  cpuCount: number;
+  segments: Segment[];
+  registers: VcpuRegisters;
+  entry: EntryMode;
+  bootTimer: boolean;
+  virtio: VirtioDevice[];
+}

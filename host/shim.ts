@@ -1,0 +1,136 @@
+// The typed seam to the native shim: the only importer of the .node file.
+// Every call either returns or throws a NativeError whose `code` is an errno name ('EACCES') and
+// whose `syscall` names the call ('KVM_CREATE_VM', 'preadv').
+import { createRequire } from 'node:module';
+import type { VcpuRegisters } from './boot/image.ts';
+
+export interface NativeError extends Error {
+  code: string;
+  errno: number;
+  syscall: string;
+}
+
+// Exit kinds, as run() returns them; shim/vcpu.h has the same numbers.
+export const EXIT_KICKED = 0; // the watcher has events: see takeEvents()
+export const EXIT_IO_READ = 1; // answer with the record's data, then run() again
+export const EXIT_IO_WRITE = 2;
+export const EXIT_MMIO_READ = 3; // answer with the record's data, then run() again
+export const EXIT_MMIO_WRITE = 4;
+export const EXIT_HALT = 5; // KVM_EXIT_HLT: not with the in-kernel interrupt controller
+export const EXIT_SHUTDOWN = 6; // triple fault
+export const EXIT_FAIL_ENTRY = 7; // record address: hardware_entry_failure_reason
+export const EXIT_INTERNAL_ERROR = 8; // record address: suberror
+export const EXIT_SYSTEM_EVENT = 9; // record address: type
+export const EXIT_UNKNOWN = 10; // record address: KVM's exit reason
+
+// The exit record: 24 bytes at the start of Vm.exit.
+export const EXIT_RECORD_ADDRESS = 0; // u64, port or guest-physical address
+export const EXIT_RECORD_WIDTH = 8; // u32, bytes: 1, 2, 4 (8 for MMIO)
+export const EXIT_RECORD_DATA = 16; // u64, little endian, what is written or to be answered
+
+// Watcher events, as takeEvents() returns them.
+export const EVENT_INPUT = 1; // the console input has bytes or is at its end
+export const EVENT_SIGINT = 2;
+export const EVENT_SIGTERM = 4;
+export const EVENT_SIGHUP = 8;
+
+export interface VmOptions {
+  memoryBytes: number;
+  cpuCount: number; // this engine runs vCPU 0 only; CPUID is set up for as many
+}
+
+/** What a crash report holds: names as in struct kvm_regs and kvm_sregs. */
+export interface CrashState {
+  registers: Record<string, bigint>;
+  instructionBytes: Uint8Array; // at rip, at most 16, empty where it cannot be translated
+}
+
+/** One virtual machine with one stepping vCPU. */
+export interface Vm {
+  /** Guest RAM, one mapping: gpa below 3 GiB at its own offset, gpa from 4 GiB on at gpa - 1 GiB. */
+  readonly memory: ArrayBuffer;
+  readonly exit: ArrayBuffer;
+  /** Reads a file range into guest RAM. Throws ERANGE when it does not fit, EIO when the file ends. */
+  loadFile(fd: number, fileOffset: number, lengthBytes: number, address: number): void;
+  loadBytes(bytes: Uint8Array, address: number): void;
+  setRegisters(registers: VcpuRegisters): void;
+  /** Runs vCPU 0 to its next exit. PIO string operations come one element at a time. */
+  run(): number;
+  /** Raises one edge on an IOAPIC pin (KVM_IRQ_LINE 1, then 0). */
+  pulseIrq(pin: number): void;
+  crashState(): CrashState;
+  /**
+   * Executes one virtio-blk request record (abi.ts, REQUEST) straight between `fd` and guest RAM.
+   * Copies the record out first and trusts nothing in it. Returns RESULT_*; never throws for I/O.
+   */
+  executeBlock(disk: DiskRights, record: Uint8Array): BlockResult;
+  /** Fills the record's ranges with getrandom(2) bytes; returns RESULT_* and the bytes written. */
+  executeEntropy(record: Uint8Array): BlockResult;
+  close(): void;
+}
+
+export interface DiskRights {
+  fd: number;
+  capacityBytes: number;
+  readOnly: boolean;
+}
+
+export interface BlockResult {
+  result: number; // RESULT_*
+  bytes: number; // moved
+  errno: string; // '' or the errno name behind an I/O error
+}
+
+export interface WatcherOptions {
+  inputFd: number; // -1: none
+  outputFd: number;
+  signals: boolean; // catch SIGINT, SIGTERM, SIGHUP from now on
+}
+
+/** Watches console input and signals on a small thread; kicks vCPU 0 of `vm` out of KVM_RUN. */
+export interface Watcher {
+  takeEvents(): number; // EVENT_* bits since the last call
+  /** Reads what is there without blocking: null when nothing is, length 0 at the end of input. */
+  readInput(maxBytes: number): Uint8Array | null;
+  /** Tells the watcher to look at the input again (it stops looking once it reported EVENT_INPUT). */
+  watchInput(): void;
+  /**
+   * Writes to the console, waiting while it is full, but returns early once an event is pending.
+   * Returns the bytes written; a closed reader (EPIPE) swallows the rest silently.
+   */
+  writeOutput(bytes: Uint8Array): number;
+  close(): void; // stops the thread, gives the signals back
+}
+
+/** What `faraday check` asks the kernel. A number is the raw answer of KVM_CHECK_EXTENSION. */
+export interface HostProbe {
+  kvmApiVersion: number;
+  extensions: Record<string, number>;
+  landlockAbi: number; // 0: not available
+  seccomp: boolean;
+  noNewPrivs: boolean;
+}
+
+export interface Shim {
+  createVm(options: VmOptions): Vm;
+  createWatcher(vm: Vm, options: WatcherOptions): Watcher;
+  /** Opens /dev/kvm and asks; throws ENOENT, EACCES... */
+  probeKvm(): Pick<HostProbe, 'kvmApiVersion' | 'extensions'>;
+  probeConfinement(): Pick<HostProbe, 'landlockAbi' | 'seccomp' | 'noNewPrivs'>;
+  /** Takes an OFD lock on the whole file (shared for readers). False: somebody else holds it. */
+  lockFile(fd: number, exclusive: boolean): boolean;
+  /** Puts the terminal in raw mode, remembers how it was; restored at exit and on abort too. */
+  terminalRaw(fd: number): void;
+  terminalRestore(): void;
+}
+
+let loaded: Shim | undefined;
+
+/** Loads build/faraday.node, at the first use only. */
+export function shim(): Shim {
+  if (!loaded) {
+    const path = new URL('../build/faraday.node', import.meta.url);
+    loaded = createRequire(import.meta.url)(path.pathname) as Shim;
+  }
+  return loaded;
+}
