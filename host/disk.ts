@@ -1,0 +1,125 @@
+// Opening disk images: checked, locked, and with no more rights than the configuration asks for.
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readFileSync,
+  readSync,
+  type Stats,
+  statSync,
+} from 'node:fs';
+import type { DiskConfig } from './config.ts';
+import { FaradayError } from './errors.ts';
+import { shim } from './shim.ts';
+
+const SECTOR_BYTES = 512;
+
+export interface OpenDisk extends DiskConfig {
+  fd: number;
+  capacityBytes: number;
+}
+
+function badDisk(path: string, finding: string): FaradayError {
+  return new FaradayError('bad-disk', `disk '${path}' ${finding}`);
+}
+
+function describeErrno(code: string | undefined, readOnly: boolean): string {
+  if (code === 'ENOENT') return 'does not exist';
+  if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS') {
+    return readOnly
+      ? 'may not be read by this user'
+      : 'may not be written by this user; add ,ro to attach it read-only';
+  }
+  if (code === 'ETXTBSY') return 'is a running program or a swap file';
+  return `cannot be opened (${code ?? 'unknown error'})`;
+}
+
+/** A block device's size stands in sysfs, in sectors; stat() shows 0. */
+function blockDeviceBytes(stats: Stats): number {
+  const major = Number((BigInt(stats.rdev) >> 8n) & 0xfffn);
+  const minor = Number((BigInt(stats.rdev) & 0xffn) | ((BigInt(stats.rdev) >> 12n) & 0xfff00n));
+  return Number(readFileSync(`/sys/dev/block/${major}:${minor}/size`, 'ascii')) * SECTOR_BYTES;
+}
+
+function checkKind(path: string, stats: Stats): void {
+  if (stats.isDirectory())
+    throw badDisk(path, 'is a directory; name an image file or a block device');
+  if (!stats.isFile() && !stats.isBlockDevice()) {
+    throw badDisk(path, 'is neither a regular file nor a block device');
+  }
+}
+
+/** Checks and locks what was opened; returns the disk's size in bytes. */
+function checkOpen({ path, readOnly }: DiskConfig, fd: number): number {
+  const stats = fstatSync(fd);
+  checkKind(path, stats);
+  const capacityBytes = stats.isFile() ? stats.size : blockDeviceBytes(stats);
+  if (capacityBytes === 0)
+    throw badDisk(path, 'is empty; make it at least one sector of 512 bytes');
+  if (capacityBytes % SECTOR_BYTES !== 0) {
+    const fix = Math.ceil(capacityBytes / SECTOR_BYTES) * SECTOR_BYTES;
+    throw badDisk(
+      path,
+      `has ${capacityBytes} bytes, not a multiple of 512; 'truncate -s ${fix}' pads it`,
+    );
+  }
+  if (!shim().lockFile(fd, !readOnly)) {
+    throw badDisk(
+      path,
+      'is locked: another Faraday uses it; stop that one or attach both with ,ro',
+    );
+  }
+  return capacityBytes;
+}
+
+function openOne(config: DiskConfig): OpenDisk {
+  const { path, readOnly } = config;
+  let fd: number;
+  try {
+    // The kind is checked before opening too: opening a FIFO or a device node can block or act.
+    checkKind(path, statSync(path));
+    fd = openSync(path, (readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK);
+  } catch (error) {
+    if (error instanceof FaradayError) throw error;
+    throw badDisk(path, describeErrno((error as NodeJS.ErrnoException).code, readOnly));
+  }
+  try {
+    return { ...config, fd, capacityBytes: checkOpen(config, fd) };
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+/** Opens all disks or none. Errors: FaradayError 'bad-disk', one line each. */
+export function openDisks(configs: readonly DiskConfig[]): OpenDisk[] {
+  const seen = new Set<string>();
+  const open: OpenDisk[] = [];
+  try {
+    for (const config of configs) {
+      // Both the given-twice check and the lock go by inode: two names of one file are one disk.
+      const stats = statSync(config.path, { throwIfNoEntry: false });
+      const inode = stats && `${stats.dev}:${stats.ino}`;
+      if (inode && seen.has(inode))
+        throw badDisk(config.path, 'is given twice; attach each disk once');
+      if (inode) seen.add(inode);
+      open.push(openOne(config));
+    }
+  } catch (error) {
+    closeDisks(open);
+    throw error;
+  }
+  return open;
+}
+
+export function closeDisks(disks: readonly OpenDisk[]): void {
+  for (const { fd } of disks) closeSync(fd);
+}
+
+/** The first bytes of a disk, for finding out its file system. */
+export function readHead(disk: OpenDisk, lengthBytes: number): Uint8Array {
+  const head = new Uint8Array(Math.min(lengthBytes, disk.capacityBytes));
+  const read = readSync(disk.fd, head, 0, head.length, 0);
+  return head.subarray(0, read);
+}

@@ -1,0 +1,93 @@
+// One emulated device: its cage, its place on the bus, and what happens when the cage traps.
+// docs/design.md, 'A trap concerns one device'.
+
+/** What the engine needs of a cage; host/core.ts has the real one. Calls answer effect bits. */
+export interface CageCalls {
+  read(offset: number, width: number): number;
+  write(offset: number, width: number, value: number): number;
+  next(queue: number): number;
+  complete(tag: number, result: number, bytes: number): number;
+  input(bytes: Uint8Array): number;
+  fail(): number;
+  value(): number; // what read(), input() or an event effect left in the outbox
+  record(): Uint8Array; // a copy of the request record
+  counters(): Record<string, number>;
+}
+
+/** A second trap this soon after the first takes the device out of service. */
+const TRAP_WINDOW_MS = 1000;
+
+export interface DeviceOptions {
+  name: string; // as the report and the log show it
+  pin: number; // IOAPIC pin, or -1 where the device has no interrupt
+  create: () => CageCalls; // a fresh, initialised instance
+  now: () => number; // milliseconds, for the trap window only
+  onTrap: (device: Device, dead: boolean, reason: string) => void;
+}
+
+export class Device {
+  readonly name: string;
+  readonly pin: number;
+  exits = 0;
+  traps = 0;
+  dead = false;
+  private readonly options: DeviceOptions;
+  private cage: CageCalls;
+  private lastTrapMs = Number.NEGATIVE_INFINITY;
+  private lostCounts: Record<string, number> = {};
+
+  constructor(options: DeviceOptions) {
+    this.options = options;
+    this.name = options.name;
+    this.pin = options.pin;
+    this.cage = options.create();
+  }
+
+  /**
+   * Runs one entry of the cage. A trap restarts the instance and answers `onTrapped` effects of
+   * fail(): a virtio device then shows DEVICE_NEEDS_RESET, a port device carries on.
+   */
+  call(entry: (cage: CageCalls) => number): number {
+    if (this.dead) return 0;
+    try {
+      return entry(this.cage);
+    } catch (error) {
+      if (!(error instanceof WebAssembly.RuntimeError)) throw error;
+      return this.restart(error.message);
+    }
+  }
+
+  /** The outbox value; a dead device reads all ones. */
+  value(): number {
+    return this.dead ? 0xffffffff : this.cage.value();
+  }
+
+  record(): Uint8Array {
+    return this.cage.record();
+  }
+
+  /** Incidents since start, those of instances lost to traps included; only what happened. */
+  incidents(): Record<string, number> {
+    return addCounts(this.lostCounts, this.cage.counters());
+  }
+
+  private restart(reason: string): number {
+    const nowMs = this.options.now();
+    this.traps++;
+    this.dead = nowMs - this.lastTrapMs < TRAP_WINDOW_MS;
+    this.lastTrapMs = nowMs;
+    this.lostCounts = this.incidents();
+    this.options.onTrap(this, this.dead, reason);
+    if (this.dead) return 0;
+    this.cage = this.options.create();
+    return this.cage.fail();
+  }
+}
+
+function addCounts(a: Record<string, number>, b: Record<string, number>): Record<string, number> {
+  const sum = { ...a };
+  for (const [name, count] of Object.entries(b)) {
+    if (count > 0) sum[name] = (sum[name] ?? 0) + count;
+  }
+  return sum;
+}

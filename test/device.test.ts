@@ -1,0 +1,146 @@
+// What happens when a cage traps, and the console's input side: host/engine/.
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { EscapeParser, PendingInput } from '../host/engine/console.ts';
+import { type CageCalls, Device } from '../host/engine/device.ts';
+
+const FAIL_EFFECTS = 7;
+
+/** A cage that works until `trap` is set, then traps at every read. */
+class FakeCage implements CageCalls {
+  static made = 0;
+  trap = false;
+  constructor() {
+    FakeCage.made++;
+  }
+  read(): number {
+    if (this.trap) throw new WebAssembly.RuntimeError('unreachable');
+    return 1;
+  }
+  write = () => 2;
+  next = () => 0;
+  complete = () => 0;
+  input = () => 0;
+  fail = () => FAIL_EFFECTS;
+  value = () => 0x5a;
+  record = () => new Uint8Array(0);
+  counters = () => ({ WIDTH: 3, CHAIN: 0 });
+}
+
+function setUp() {
+  let clockMs = 0;
+  const cages: FakeCage[] = [];
+  const traps: boolean[] = [];
+  const device = new Device({
+    name: 'disk',
+    pin: 5,
+    create: () => {
+      cages.push(new FakeCage());
+      return cages.at(-1)!;
+    },
+    now: () => clockMs,
+    onTrap: (_device, dead) => traps.push(dead),
+  });
+  const read = () => device.call((cage) => cage.read(0, 4));
+  const advance = (ms: number) => {
+    clockMs += ms;
+  };
+  return { device, cages, traps, read, advance };
+}
+
+test('a trap restarts the instance and answers the effects of fail()', () => {
+  const { device, cages, traps, read } = setUp();
+  assert.is(read(), 1);
+  cages[0].trap = true;
+  assert.is(read(), FAIL_EFFECTS);
+  assert.is(cages.length, 2);
+  assert.equal(traps, [false]);
+  assert.is(read(), 1, 'the fresh instance works');
+  assert.is(device.traps, 1);
+});
+
+test('a second trap within a second makes the device dead: all ones, writes ignored', () => {
+  const { device, cages, traps, read, advance } = setUp();
+  cages[0].trap = true;
+  read();
+  advance(999);
+  cages[1].trap = true;
+  assert.is(read(), 0);
+  assert.equal(traps, [false, true]);
+  assert.is(device.value(), 0xffffffff);
+  assert.is(
+    device.call((cage) => cage.write(0, 4, 1)),
+    0,
+  );
+  assert.is(cages.length, 2, 'no third instance');
+});
+
+test('a second trap after a second restarts again', () => {
+  const { device, cages, read, advance } = setUp();
+  cages[0].trap = true;
+  read();
+  advance(1000);
+  cages[1].trap = true;
+  assert.is(read(), FAIL_EFFECTS);
+  assert.is(device.dead, false);
+});
+
+test('incidents of an instance lost to a trap are kept', () => {
+  const { device, cages, read } = setUp();
+  cages[0].trap = true;
+  read();
+  assert.equal(device.incidents(), { WIDTH: 6 });
+});
+
+test('an error that is no trap is our own fault and passes through', () => {
+  const { device } = setUp();
+  assert.throws(
+    () =>
+      device.call(() => {
+        throw new TypeError('ours');
+      }),
+    'ours',
+  );
+});
+
+function type(parser: EscapeParser, text: string): [string, boolean] {
+  const { bytes, quit } = parser.parse(Buffer.from(text, 'latin1'));
+  return [Buffer.from(bytes).toString('latin1'), quit];
+}
+
+test('Ctrl-A x leaves; what was typed before it still reaches the guest', () => {
+  assert.equal(type(new EscapeParser(), 'ls\r\x01xmore'), ['ls\r', true]);
+});
+
+test('Ctrl-A x leaves when the two keys come in separate reads', () => {
+  const parser = new EscapeParser();
+  assert.equal(type(parser, 'a\x01'), ['a', false]);
+  assert.equal(type(parser, 'x'), ['', true]);
+});
+
+test('Ctrl-A twice sends one; Ctrl-A and another key sends both', () => {
+  assert.equal(type(new EscapeParser(), '\x01\x01b'), ['\x01b', false]);
+  assert.equal(type(new EscapeParser(), '\x01e'), ['\x01e', false]);
+});
+
+test('pending input is offered until the device takes no more, and nothing is lost', () => {
+  const pending = new PendingInput();
+  const taken: number[] = [];
+  let room = 3;
+  const take = (bytes: Uint8Array) => {
+    const count = Math.min(room, 2, bytes.length);
+    taken.push(...bytes.subarray(0, count));
+    room -= count;
+    return count;
+  };
+  pending.fill(Uint8Array.of(1, 2, 3, 4, 5));
+  pending.offer(take);
+  assert.equal(taken, [1, 2, 3]);
+  assert.is(pending.empty, false);
+  room = 10;
+  pending.offer(take);
+  assert.equal(taken, [1, 2, 3, 4, 5]);
+  assert.is(pending.empty, true);
+});
+
+test.run();
