@@ -10,7 +10,7 @@ export interface NativeError extends Error {
   syscall: string;
 }
 
-// Exit kinds, as run() returns them; shim/vcpu.h has the same numbers.
+// Exit kinds, as run() returns them. The build makes C macros of every number in this file.
 export const EXIT_KICKED = 0; // the watcher has events: see takeEvents()
 export const EXIT_IO_READ = 1; // answer with the record's data, then run() again
 export const EXIT_IO_WRITE = 2;
@@ -27,6 +27,7 @@ export const EXIT_UNKNOWN = 10; // record address: KVM's exit reason
 export const EXIT_RECORD_ADDRESS = 0; // u64, port or guest-physical address
 export const EXIT_RECORD_WIDTH = 8; // u32, bytes: 1, 2, 4 (8 for MMIO)
 export const EXIT_RECORD_DATA = 16; // u64, little endian, what is written or to be answered
+export const EXIT_RECORD_BYTES = 24;
 
 // Watcher events, as takeEvents() returns them.
 export const EVENT_INPUT = 1; // the console input has bytes or is at its end
@@ -35,38 +36,54 @@ export const EVENT_SIGTERM = 4;
 export const EVENT_SIGHUP = 8;
 
 export interface VmOptions {
-  memoryBytes: number;
-  cpuCount: number; // this engine runs vCPU 0 only; CPUID is set up for as many
+  memoryBytes: number; // a multiple of 4096
+  cpuCount: number; // 1 to 255; this engine runs vCPU 0 only, CPUID is set up for as many
+  kvmPath?: string; // default: /dev/kvm
 }
 
-/** What a crash report holds: names as in struct kvm_regs and kvm_sregs. */
+/**
+ * What a crash report holds. On AMD hosts KVM resets the vCPU at a triple fault, so that the
+ * registers then show the reset state (rip 0xfff0) and not the fault.
+ */
 export interface CrashState {
-  registers: Record<string, bigint>;
+  registers: Record<string, bigint>; // names as in struct kvm_regs, kvm_sregs: 'rip', 'cs.base'
   instructionBytes: Uint8Array; // at rip, at most 16, empty where it cannot be translated
 }
 
-/** One virtual machine with one stepping vCPU. */
-export interface Vm {
+/** Guest RAM and what executes requests on it; works without KVM. */
+export interface GuestMemory {
   /** Guest RAM, one mapping: gpa below 3 GiB at its own offset, gpa from 4 GiB on at gpa - 1 GiB. */
   readonly memory: ArrayBuffer;
-  readonly exit: ArrayBuffer;
   /** Reads a file range into guest RAM. Throws ERANGE when it does not fit, EIO when the file ends. */
   loadFile(fd: number, fileOffset: number, lengthBytes: number, address: number): void;
   loadBytes(bytes: Uint8Array, address: number): void;
+  /**
+   * Executes one virtio-blk request record (abi.ts, REQUEST) straight between `fd` and guest RAM.
+   * Copies the record out first and trusts nothing in it; bytes behind its end are ignored.
+   * Returns RESULT_*; never throws for I/O.
+   */
+  executeBlock(disk: DiskRights, record: Uint8Array): BlockResult;
+  /**
+   * Fills the record's ranges with getrandom(2) bytes, ENTROPY_BYTES_MAX at most; returns RESULT_*
+   * and the bytes written.
+   */
+  executeEntropy(record: Uint8Array): BlockResult;
+  /** Gives everything back and detaches the buffers: they have length 0 from then on. */
+  close(): void;
+}
+
+/** One virtual machine with one stepping vCPU, which only the creating thread may run. */
+export interface Vm extends GuestMemory {
+  readonly exit: ArrayBuffer;
   setRegisters(registers: VcpuRegisters): void;
-  /** Runs vCPU 0 to its next exit. PIO string operations come one element at a time. */
+  /**
+   * Runs vCPU 0 to its next exit. PIO string operations come one element at a time. Any signal
+   * that this thread takes meanwhile ends it with EXIT_KICKED too. Throws where KVM_RUN fails.
+   */
   run(): number;
   /** Raises one edge on an IOAPIC pin (KVM_IRQ_LINE 1, then 0). */
   pulseIrq(pin: number): void;
   crashState(): CrashState;
-  /**
-   * Executes one virtio-blk request record (abi.ts, REQUEST) straight between `fd` and guest RAM.
-   * Copies the record out first and trusts nothing in it. Returns RESULT_*; never throws for I/O.
-   */
-  executeBlock(disk: DiskRights, record: Uint8Array): BlockResult;
-  /** Fills the record's ranges with getrandom(2) bytes; returns RESULT_* and the bytes written. */
-  executeEntropy(record: Uint8Array): BlockResult;
-  close(): void;
 }
 
 export interface DiskRights {
@@ -78,19 +95,24 @@ export interface DiskRights {
 export interface BlockResult {
   result: number; // RESULT_*
   bytes: number; // moved
-  errno: string; // '' or the errno name behind an I/O error
+  // '' or the errno name behind RESULT_IOERR; EROFS: a write to a read-only disk. EPROTO: the record
+  // breaks abi.ts or leaves the disk or guest RAM, which no honest cage does.
+  errno: string;
 }
 
 export interface WatcherOptions {
   inputFd: number; // -1: none
-  outputFd: number;
-  signals: boolean; // catch SIGINT, SIGTERM, SIGHUP from now on
+  outputFd: number; // -1: none, output is dropped
+  signals: boolean; // catch SIGINT, SIGTERM, SIGHUP from now on; one watcher at a time may
 }
 
 /** Watches console input and signals on a small thread; kicks vCPU 0 of `vm` out of KVM_RUN. */
 export interface Watcher {
   takeEvents(): number; // EVENT_* bits since the last call
-  /** Reads what is there without blocking: null when nothing is, length 0 at the end of input. */
+  /**
+   * Reads what is there without blocking, 65536 bytes at most: null when nothing is, length 0 at
+   * the end of input.
+   */
   readInput(maxBytes: number): Uint8Array | null;
   /** Tells the watcher to look at the input again (it stops looking once it reported EVENT_INPUT). */
   watchInput(): void;
@@ -112,14 +134,19 @@ export interface HostProbe {
 }
 
 export interface Shim {
+  createMemory(memoryBytes: number): GuestMemory;
   createVm(options: VmOptions): Vm;
+  /** One watcher per machine. EBUSY: another watcher has the signals; EBADF: an fd is not open. */
   createWatcher(vm: Vm, options: WatcherOptions): Watcher;
   /** Opens /dev/kvm and asks; throws ENOENT, EACCES... */
   probeKvm(): Pick<HostProbe, 'kvmApiVersion' | 'extensions'>;
   probeConfinement(): Pick<HostProbe, 'landlockAbi' | 'seccomp' | 'noNewPrivs'>;
   /** Takes an OFD lock on the whole file (shared for readers). False: somebody else holds it. */
   lockFile(fd: number, exclusive: boolean): boolean;
-  /** Puts the terminal in raw mode, remembers how it was; restored at exit and on abort too. */
+  /**
+   * Puts the terminal in raw mode, remembers how it was; restored at exit and on abort too, and raw
+   * again when a stopped process continues. ENOTTY; EBUSY while another terminal is raw.
+   */
   terminalRaw(fd: number): void;
   terminalRestore(): void;
 }

@@ -1,0 +1,542 @@
+// The addon: the export table behind host/shim.ts and nothing else. Every export reads its
+// arguments, checks them, makes one call into the C shim, converts the answer and returns, or
+// throws an Error with `code` (an errno name), `errno` and `syscall`.
+//
+// Objects are plain ones whose methods carry their native record, so there is no `this` to get
+// wrong. A record lives until every method and buffer that refers to it is collected; close()
+// gives back what it holds at once. What is still open when the environment ends is closed by
+// the environment's cleanup hook.
+#include <napi.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "addon-values.h"
+#include "block.h"
+#include "entropy.h"
+#include "lock.h"
+#include "memory.h"
+#include "probe.h"
+#include "terminal.h"
+#include "vcpu.h"
+#include "vm.h"
+#include "watch.h"
+
+namespace {
+
+using namespace addon;
+using Napi::CallbackInfo;
+using Napi::Env;
+using Napi::Value;
+
+// --- Records ------------------------------------------------------------------------------------
+
+struct Record;
+
+/** What one environment (the main thread's, a worker's) has open. */
+struct Environment {
+  std::vector<Record *> records;
+};
+
+struct Record {
+  explicit Record(Environment *owner) : environment(owner) { owner->records.push_back(this); }
+  virtual ~Record() { leave(); }
+
+  /** Gives back all that does not need the JavaScript engine. May be called again. */
+  virtual void close() = 0;
+
+  void leave() {
+    if (environment) std::erase(environment->records, this);
+    environment = nullptr;
+  }
+
+  Environment *environment;
+  int references = 0; // methods and buffers that JavaScript may still use
+  bool open = true;
+};
+
+void clean_up(Environment *environment) {
+  while (!environment->records.empty()) {
+    environment->records.back()->close();
+    environment->records.back()->leave();
+  }
+  delete environment;
+}
+
+void release(napi_env, void *, void *record) {
+  auto *self = static_cast<Record *>(record);
+  if (--self->references == 0) delete self;
+}
+
+/** Adds a method that carries its record. */
+template <Value (*Function)(const CallbackInfo &)>
+void add_method(Napi::Object object, const char *name, Record *record) {
+  Napi::Function function = Napi::Function::New<Function>(object.Env(), name, record);
+  napi_add_finalizer(object.Env(), function, nullptr, release, record, nullptr);
+  record->references++;
+  object.Set(name, function);
+}
+
+/** The record of the method being called. To be asked for after the arguments: reading those may
+ * run JavaScript, which may close it. */
+template <typename Kind>
+Kind &record_of(const CallbackInfo &info, const char *call) {
+  auto *record = static_cast<Kind *>(info.Data());
+  if (record->open) return *record;
+  failure problem;
+  fail(&problem, EBADF, call, "%s is closed", Kind::kName);
+  throw_failure(info.Env(), problem);
+}
+
+struct Watch;
+
+/** Guest memory, and where `vcpu.fd` is there, the machine around it. */
+struct Machine final : Record {
+  static constexpr const char *kName = "the machine";
+
+  explicit Machine(Environment *owner) : Record(owner) {}
+  ~Machine() override {
+    close();
+    memory_unmap(&memory);
+  }
+  void close() override;
+
+  guest_memory memory = {nullptr, 0};
+  struct vm vm = {-1, -1};
+  struct vcpu vcpu = {};
+  exit_record exit = {};
+  Watch *watch = nullptr;
+  Napi::Reference<Napi::ArrayBuffer> buffers[2]; // weak: `memory` and `exit`
+};
+
+struct Watch final : Record {
+  static constexpr const char *kName = "the watcher";
+
+  explicit Watch(Environment *owner) : Record(owner) {}
+  ~Watch() override { close(); }
+  void close() override {
+    if (!open) return;
+    open = false;
+    watcher_stop(&watcher);
+    if (machine) machine->watch = nullptr;
+    machine = nullptr;
+  }
+
+  struct watcher watcher = {};
+  Machine *machine = nullptr; // until either is closed
+};
+
+/** The mapping stays until nothing can reach it: see close_machine() and the destructor. */
+void Machine::close() {
+  if (!open) return;
+  open = false;
+  if (watch) {
+    watcher_detach(&watch->watcher);
+    watch->machine = nullptr;
+    watch = nullptr;
+  }
+  vcpu_close(&vcpu);
+  vm_close(&vm);
+}
+
+// --- Methods of guest memory --------------------------------------------------------------------
+
+Value load_file(const CallbackInfo &info) {
+  int fd = to_fd(info[0], "loadFile", "fd");
+  uint64_t offset = to_u64(info[1], "loadFile", "fileOffset");
+  uint64_t length = to_u64(info[2], "loadFile", "lengthBytes");
+  uint64_t address = to_u64(info[3], "loadFile", "address");
+  auto &machine = record_of<Machine>(info, "loadFile");
+  failure problem;
+  if (memory_load_file(&machine.memory, fd, offset, length, address, &problem)) {
+    throw_failure(info.Env(), problem);
+  }
+  return info.Env().Undefined();
+}
+
+Value load_bytes(const CallbackInfo &info) {
+  Napi::Uint8Array bytes = to_bytes(info[0], "loadBytes", "bytes");
+  uint64_t address = to_u64(info[1], "loadBytes", "address");
+  auto &machine = record_of<Machine>(info, "loadBytes");
+  failure problem;
+  if (memory_load_bytes(&machine.memory, bytes.Data(), bytes.ByteLength(), address, &problem)) {
+    throw_failure(info.Env(), problem);
+  }
+  return info.Env().Undefined();
+}
+
+Value to_result(Env env, const request_result &result) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("result", result.result);
+  object.Set("bytes", static_cast<double>(result.bytes));
+  object.Set("errno", result.error ? errno_name(result.error) : "");
+  return object;
+}
+
+Value execute_block(const CallbackInfo &info) {
+  Napi::Object rights = to_object(info[0], "executeBlock", "disk");
+  const struct disk disk = {
+      .fd = to_fd(rights.Get("fd"), "executeBlock", "fd"),
+      .capacity_bytes = to_u64(rights.Get("capacityBytes"), "executeBlock", "capacityBytes"),
+      .read_only = to_bool(rights.Get("readOnly"), "executeBlock", "readOnly"),
+  };
+  Napi::Uint8Array record = to_bytes(info[1], "executeBlock", "record");
+  auto &machine = record_of<Machine>(info, "executeBlock");
+  return to_result(info.Env(),
+                   block_execute(&machine.memory, &disk, record.Data(), record.ByteLength()));
+}
+
+Value execute_entropy(const CallbackInfo &info) {
+  Napi::Uint8Array record = to_bytes(info[0], "executeEntropy", "record");
+  auto &machine = record_of<Machine>(info, "executeEntropy");
+  return to_result(info.Env(),
+                   entropy_execute(&machine.memory, record.Data(), record.ByteLength()));
+}
+
+/** Closes it and takes the buffers away from JavaScript, so that the memory can go at once. */
+Value close_machine(const CallbackInfo &info) {
+  auto *machine = static_cast<Machine *>(info.Data());
+  bool detached = true;
+  machine->close();
+  for (auto &buffer : machine->buffers) {
+    Napi::ArrayBuffer value = buffer.IsEmpty() ? Napi::ArrayBuffer() : buffer.Value();
+    if (value.IsEmpty()) continue;
+    detached &= napi_detach_arraybuffer(info.Env(), value) == napi_ok;
+    buffer.Reset();
+  }
+  if (detached) memory_unmap(&machine->memory);
+  return info.Env().Undefined();
+}
+
+// --- Methods of a machine -----------------------------------------------------------------------
+
+vcpu_segment to_segment(Value value, const char *name) {
+  const char *call = "setRegisters";
+  Napi::Object segment = to_object(value, call, name);
+  auto field = [&](const char *key, double most) {
+    return static_cast<uint32_t>(to_integer(segment.Get(key), 0, most, call, key));
+  };
+  vcpu_segment result = {};
+  result.base = to_bits64(segment.Get("base"), "base");
+  result.limit = field("limit", UINT32_MAX);
+  result.selector = static_cast<uint16_t>(field("selector", UINT16_MAX));
+  result.type = static_cast<uint8_t>(field("type", 15));
+  result.present = static_cast<uint8_t>(field("present", 1));
+  result.dpl = static_cast<uint8_t>(field("dpl", 3));
+  result.db = static_cast<uint8_t>(field("db", 1));
+  result.s = static_cast<uint8_t>(field("s", 1));
+  result.l = static_cast<uint8_t>(field("l", 1));
+  result.g = static_cast<uint8_t>(field("g", 1));
+  return result;
+}
+
+vcpu_registers to_registers(Value value) {
+  const char *call = "setRegisters";
+  Napi::Object object = to_object(value, call, "registers");
+  auto wide = [&](const char *key) { return to_bits64(object.Get(key), key); };
+  auto limit = [&](const char *key) {
+    return static_cast<uint16_t>(to_integer(object.Get(key), 0, UINT16_MAX, call, key));
+  };
+  return {
+      .rip = wide("rip"),
+      .rsp = wide("rsp"),
+      .rbx = wide("rbx"),
+      .rsi = wide("rsi"),
+      .cr0 = wide("cr0"),
+      .cr3 = wide("cr3"),
+      .cr4 = wide("cr4"),
+      .efer = wide("efer"),
+      .gdt_base = wide("gdtBase"),
+      .idt_base = wide("idtBase"),
+      .gdt_limit = limit("gdtLimit"),
+      .idt_limit = limit("idtLimit"),
+      .code = to_segment(object.Get("code"), "code"),
+      .data = to_segment(object.Get("data"), "data"),
+      .task = to_segment(object.Get("task"), "task"),
+  };
+}
+
+Value set_registers(const CallbackInfo &info) {
+  vcpu_registers registers = to_registers(info[0]);
+  auto &machine = record_of<Machine>(info, "setRegisters");
+  failure problem;
+  if (vcpu_set_registers(&machine.vcpu, &registers, &problem)) throw_failure(info.Env(), problem);
+  return info.Env().Undefined();
+}
+
+Value run(const CallbackInfo &info) {
+  auto &machine = record_of<Machine>(info, "run");
+  failure problem;
+  int kind = vcpu_step(&machine.vcpu, &problem);
+  if (kind < 0) throw_failure(info.Env(), problem);
+  return Napi::Number::New(info.Env(), kind);
+}
+
+Value pulse_irq(const CallbackInfo &info) {
+  auto pin = static_cast<uint32_t>(to_integer(info[0], 0, IOAPIC_PINS - 1, "pulseIrq", "pin"));
+  auto &machine = record_of<Machine>(info, "pulseIrq");
+  failure problem;
+  if (vm_pulse_irq(&machine.vm, pin, &problem)) throw_failure(info.Env(), problem);
+  return info.Env().Undefined();
+}
+
+/** Every register under its name in struct kvm_regs and kvm_sregs. */
+Napi::Object to_register_object(Env env, const vcpu_crash &crash) {
+  const kvm_regs &regs = crash.regs;
+  const kvm_sregs &sregs = crash.sregs;
+  const std::pair<const char *, uint64_t> scalars[] = {
+      {"rax", regs.rax}, {"rbx", regs.rbx}, {"rcx", regs.rcx},       {"rdx", regs.rdx},
+      {"rsi", regs.rsi}, {"rdi", regs.rdi}, {"rsp", regs.rsp},       {"rbp", regs.rbp},
+      {"r8", regs.r8},   {"r9", regs.r9},   {"r10", regs.r10},       {"r11", regs.r11},
+      {"r12", regs.r12}, {"r13", regs.r13}, {"r14", regs.r14},       {"r15", regs.r15},
+      {"rip", regs.rip}, {"cr0", sregs.cr0}, {"rflags", regs.rflags}, {"cr2", sregs.cr2},
+      {"cr3", sregs.cr3}, {"cr4", sregs.cr4}, {"cr8", sregs.cr8},     {"efer", sregs.efer},
+      {"apic_base", sregs.apic_base},
+      {"gdt.base", sregs.gdt.base}, {"gdt.limit", sregs.gdt.limit},
+      {"idt.base", sregs.idt.base}, {"idt.limit", sregs.idt.limit},
+  };
+  const std::pair<const char *, const kvm_segment *> segments[] = {
+      {"cs", &sregs.cs}, {"ds", &sregs.ds}, {"es", &sregs.es}, {"fs", &sregs.fs},
+      {"gs", &sregs.gs}, {"ss", &sregs.ss}, {"tr", &sregs.tr}, {"ldt", &sregs.ldt},
+  };
+  Napi::Object object = Napi::Object::New(env);
+  for (const auto &[name, value] : scalars) object.Set(name, Napi::BigInt::New(env, value));
+  for (const auto &[name, segment] : segments) {
+    std::string prefix = name;
+    object.Set(prefix + ".base", Napi::BigInt::New(env, static_cast<uint64_t>(segment->base)));
+    object.Set(prefix + ".selector",
+               Napi::BigInt::New(env, static_cast<uint64_t>(segment->selector)));
+  }
+  return object;
+}
+
+Value crash_state(const CallbackInfo &info) {
+  auto &machine = record_of<Machine>(info, "crashState");
+  vcpu_crash crash;
+  failure problem;
+  if (vcpu_read_crash(&machine.vcpu, &machine.memory, &crash, &problem)) {
+    throw_failure(info.Env(), problem);
+  }
+  Napi::Uint8Array bytes = Napi::Uint8Array::New(info.Env(), crash.instruction_count);
+  memcpy(bytes.Data(), crash.instruction, crash.instruction_count);
+  Napi::Object object = Napi::Object::New(info.Env());
+  object.Set("registers", to_register_object(info.Env(), crash));
+  object.Set("instructionBytes", bytes);
+  return object;
+}
+
+// --- Methods of a watcher -----------------------------------------------------------------------
+
+constexpr size_t kReadMax = 65536;
+
+Value take_events(const CallbackInfo &info) {
+  auto &watch = record_of<Watch>(info, "takeEvents");
+  return Napi::Number::New(info.Env(), watcher_take_events(&watch.watcher));
+}
+
+Value read_input(const CallbackInfo &info) {
+  auto most = static_cast<size_t>(to_integer(info[0], 1, kReadMax, "readInput", "maxBytes"));
+  auto &watch = record_of<Watch>(info, "readInput");
+  uint8_t bytes[kReadMax];
+  failure problem;
+  ssize_t count = watcher_read(&watch.watcher, bytes, most, &problem);
+  if (count == WATCHER_NOTHING) return info.Env().Null();
+  if (count < 0) throw_failure(info.Env(), problem);
+  Napi::Uint8Array result = Napi::Uint8Array::New(info.Env(), static_cast<size_t>(count));
+  memcpy(result.Data(), bytes, static_cast<size_t>(count));
+  return result;
+}
+
+Value watch_input(const CallbackInfo &info) {
+  watcher_arm_input(&record_of<Watch>(info, "watchInput").watcher);
+  return info.Env().Undefined();
+}
+
+Value write_output(const CallbackInfo &info) {
+  Napi::Uint8Array bytes = to_bytes(info[0], "writeOutput", "bytes");
+  auto &watch = record_of<Watch>(info, "writeOutput");
+  failure problem;
+  ssize_t count = watcher_write(&watch.watcher, bytes.Data(), bytes.ByteLength(), &problem);
+  if (count < 0) throw_failure(info.Env(), problem);
+  return Napi::Number::New(info.Env(), static_cast<double>(count));
+}
+
+Value close_watcher(const CallbackInfo &info) {
+  static_cast<Watch *>(info.Data())->close();
+  return info.Env().Undefined();
+}
+
+// --- Exports ------------------------------------------------------------------------------------
+
+// Tells a machine's object from any other that is passed to createWatcher().
+constexpr napi_type_tag kMachineTag = {0x9d1c5be27f6a4e03, 0xb0a3f4412c86d75e};
+
+/** An ArrayBuffer over native memory; `slot` remembers it for close(). */
+Napi::ArrayBuffer share(Env env, Machine *machine, void *data, size_t bytes, size_t slot) {
+  Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(
+      env, data, bytes, [](Env, void *, Machine *self) { release(nullptr, nullptr, self); },
+      machine);
+  machine->references++;
+  machine->buffers[slot] = Napi::Reference<Napi::ArrayBuffer>::New(buffer, 0);
+  return buffer;
+}
+
+Napi::Object expose_memory(Env env, Machine *machine) {
+  Napi::Object object = Napi::Object::New(env);
+  add_method<load_file>(object, "loadFile", machine);
+  add_method<load_bytes>(object, "loadBytes", machine);
+  add_method<execute_block>(object, "executeBlock", machine);
+  add_method<execute_entropy>(object, "executeEntropy", machine);
+  add_method<close_machine>(object, "close", machine);
+  object.Set("memory", share(env, machine, machine->memory.base, machine->memory.bytes, 0));
+  return object;
+}
+
+Napi::Object expose_machine(Env env, Machine *machine) {
+  Napi::Object object = expose_memory(env, machine);
+  add_method<set_registers>(object, "setRegisters", machine);
+  add_method<run>(object, "run", machine);
+  add_method<pulse_irq>(object, "pulseIrq", machine);
+  add_method<crash_state>(object, "crashState", machine);
+  object.Set("exit", share(env, machine, &machine->exit, sizeof machine->exit, 1));
+  napi_wrap(env, object, machine, release, machine, nullptr);
+  machine->references++;
+  napi_type_tag_object(env, object, &kMachineTag);
+  return object;
+}
+
+Value create_memory(const CallbackInfo &info) {
+  uint64_t bytes = to_u64(info[0], "createMemory", "memoryBytes");
+  auto machine = std::make_unique<Machine>(static_cast<Environment *>(info.Data()));
+  machine->vcpu.fd = -1;
+  failure problem;
+  if (memory_map(&machine->memory, bytes, &problem)) throw_failure(info.Env(), problem);
+  return expose_memory(info.Env(), machine.release());
+}
+
+Value create_vm(const CallbackInfo &info) {
+  const char *call = "createVm";
+  Napi::Object options = to_object(info[0], call, "options");
+  uint64_t bytes = to_u64(options.Get("memoryBytes"), call, "memoryBytes");
+  auto count = static_cast<unsigned>(to_integer(options.Get("cpuCount"), 1, 255, call, "cpuCount"));
+  Value path = options.Get("kvmPath");
+  std::string kvm_path = path.IsUndefined() ? "/dev/kvm" : path.ToString().Utf8Value();
+  auto machine = std::make_unique<Machine>(static_cast<Environment *>(info.Data()));
+  machine->vcpu.fd = -1;
+  failure problem;
+  if (memory_map(&machine->memory, bytes, &problem)) throw_failure(info.Env(), problem);
+  int kvm = kvm_open(kvm_path.c_str(), &problem);
+  if (kvm < 0 || vm_create(&machine->vm, kvm, &machine->memory, &problem) ||
+      vcpu_create(&machine->vcpu, &machine->vm, 0, count, &machine->exit, &problem)) {
+    throw_failure(info.Env(), problem);
+  }
+  return expose_machine(info.Env(), machine.release());
+}
+
+Machine &to_machine(Value value) {
+  const char *call = "createWatcher";
+  bool tagged = false;
+  void *record = nullptr;
+  Napi::Object object = to_object(value, call, "vm");
+  napi_check_object_type_tag(value.Env(), object, &kMachineTag, &tagged);
+  if (!tagged || napi_unwrap(value.Env(), object, &record) != napi_ok) {
+    throw_argument(value.Env(), call, "vm was not made by createVm()");
+  }
+  return *static_cast<Machine *>(record);
+}
+
+Value create_watcher(const CallbackInfo &info) {
+  const char *call = "createWatcher";
+  Napi::Object options = to_object(info[1], call, "options");
+  int input = to_fd(options.Get("inputFd"), call, "inputFd", -1);
+  int output = to_fd(options.Get("outputFd"), call, "outputFd", -1);
+  bool signals = to_bool(options.Get("signals"), call, "signals");
+  Machine &machine = to_machine(info[0]);
+  if (!machine.open) throw_argument(info.Env(), call, "vm is closed");
+  if (machine.watch) throw_argument(info.Env(), call, "vm has a watcher already");
+  auto watch = std::make_unique<Watch>(static_cast<Environment *>(info.Data()));
+  failure problem;
+  if (watcher_start(&watch->watcher, &machine.vcpu, input, output, signals, &problem)) {
+    throw_failure(info.Env(), problem);
+  }
+  watch->machine = &machine;
+  machine.watch = watch.get();
+  Record *record = watch.release();
+  Napi::Object object = Napi::Object::New(info.Env());
+  add_method<take_events>(object, "takeEvents", record);
+  add_method<read_input>(object, "readInput", record);
+  add_method<watch_input>(object, "watchInput", record);
+  add_method<write_output>(object, "writeOutput", record);
+  add_method<close_watcher>(object, "close", record);
+  return object;
+}
+
+Value probe_kvm(const CallbackInfo &info) {
+  failure problem;
+  int kvm = kvm_open("/dev/kvm", &problem);
+  if (kvm < 0) throw_failure(info.Env(), problem);
+  Napi::Object extensions = Napi::Object::New(info.Env());
+  for (size_t i = 0; i < probe_extension_count; i++) {
+    extensions.Set(probe_extensions[i].name, probe_extension(kvm, probe_extensions[i].number));
+  }
+  close(kvm);
+  Napi::Object object = Napi::Object::New(info.Env());
+  object.Set("kvmApiVersion", KVM_API_VERSION);
+  object.Set("extensions", extensions);
+  return object;
+}
+
+Value probe_confinement(const CallbackInfo &info) {
+  Napi::Object object = Napi::Object::New(info.Env());
+  object.Set("landlockAbi", probe_landlock());
+  object.Set("seccomp", probe_seccomp());
+  object.Set("noNewPrivs", probe_no_new_privs());
+  return object;
+}
+
+Value lock_whole_file(const CallbackInfo &info) {
+  int fd = to_fd(info[0], "lockFile", "fd");
+  bool exclusive = to_bool(info[1], "lockFile", "exclusive");
+  failure problem;
+  int taken = lock_file(fd, exclusive, &problem);
+  if (taken < 0) throw_failure(info.Env(), problem);
+  return Napi::Boolean::New(info.Env(), taken == 1);
+}
+
+Value make_terminal_raw(const CallbackInfo &info) {
+  int fd = to_fd(info[0], "terminalRaw", "fd");
+  failure problem;
+  if (terminal_raw(fd, &problem)) throw_failure(info.Env(), problem);
+  return info.Env().Undefined();
+}
+
+Value restore_terminal(const CallbackInfo &info) {
+  terminal_restore();
+  return info.Env().Undefined();
+}
+
+template <Value (*Function)(const CallbackInfo &)>
+void add_export(Napi::Object exports, const char *name, Environment *environment) {
+  exports.Set(name, Napi::Function::New<Function>(exports.Env(), name, environment));
+}
+
+Napi::Object init(Env env, Napi::Object exports) {
+  auto *environment = new Environment;
+  env.AddCleanupHook(clean_up, environment);
+  add_export<create_memory>(exports, "createMemory", environment);
+  add_export<create_vm>(exports, "createVm", environment);
+  add_export<create_watcher>(exports, "createWatcher", environment);
+  add_export<probe_kvm>(exports, "probeKvm", environment);
+  add_export<probe_confinement>(exports, "probeConfinement", environment);
+  add_export<lock_whole_file>(exports, "lockFile", environment);
+  add_export<make_terminal_raw>(exports, "terminalRaw", environment);
+  add_export<restore_terminal>(exports, "terminalRestore", environment);
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(faraday, init)

@@ -1,0 +1,79 @@
+// Guest RAM. Calls mmap, madvise, munmap, pread.
+#include "memory.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+int memory_map(struct guest_memory *memory, uint64_t bytes, struct failure *failure) {
+  if (bytes == 0 || bytes % PAGE_BYTES != 0) {
+    return fail(failure, EINVAL, "mmap", "memory of %llu bytes is not a multiple of 4096",
+                (unsigned long long)bytes);
+  }
+  // NORESERVE: a guest may be larger than what the host could commit; pages come when touched.
+  void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (base == MAP_FAILED) {
+    return fail(failure, errno, "mmap", "the host cannot map %llu bytes of guest memory",
+                (unsigned long long)bytes);
+  }
+  // A child process has no use for guest RAM, and a fork would make every page copy-on-write
+  // under the running guest. Core files must not hold a guest's secrets. Both are best effort.
+  madvise(base, bytes, MADV_DONTFORK);
+  madvise(base, bytes, MADV_DONTDUMP);
+  memory->base = base;
+  memory->bytes = bytes;
+  return 0;
+}
+
+void memory_unmap(struct guest_memory *memory) {
+  if (memory->base) munmap(memory->base, memory->bytes);
+  memory->base = NULL;
+  memory->bytes = 0;
+}
+
+uint8_t *memory_at(const struct guest_memory *memory, uint64_t address, uint64_t length) {
+  uint64_t limit = memory->bytes < HOLE_START ? memory->bytes : HOLE_START;
+  uint64_t offset = address;
+  if (address >= HOLE_END) {
+    offset = address - (HOLE_END - HOLE_START);
+    limit = memory->bytes;
+  }
+  // Written so that nothing can wrap: offset is at most limit before it is subtracted.
+  if (offset > limit || length > limit - offset || !memory->base) return NULL;
+  return memory->base + offset;
+}
+
+int memory_load_bytes(const struct guest_memory *memory, const void *bytes, uint64_t length,
+                      uint64_t address, struct failure *failure) {
+  uint8_t *target = memory_at(memory, address, length);
+  if (!target) {
+    return fail(failure, ERANGE, "loadBytes", "%llu bytes at 0x%llx are not all in guest memory",
+                (unsigned long long)length, (unsigned long long)address);
+  }
+  if (length > 0) memcpy(target, bytes, length);
+  return 0;
+}
+
+int memory_load_file(const struct guest_memory *memory, int fd, uint64_t offset, uint64_t length,
+                     uint64_t address, struct failure *failure) {
+  uint8_t *target = memory_at(memory, address, length);
+  if (!target) {
+    return fail(failure, ERANGE, "loadFile", "%llu bytes at 0x%llx are not all in guest memory",
+                (unsigned long long)length, (unsigned long long)address);
+  }
+  while (length > 0) {
+    ssize_t count = pread(fd, target, length, (off_t)offset);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return fail_errno(failure, "pread");
+    if (count == 0) {
+      return fail(failure, EIO, "pread", "the file ends %llu bytes early",
+                  (unsigned long long)length);
+    }
+    target += count;
+    offset += (uint64_t)count;
+    length -= (uint64_t)count;
+  }
+  return 0;
+}

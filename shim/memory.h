@@ -1,0 +1,49 @@
+// Guest RAM: one host mapping, seen by the guest on both sides of the hole below 4 GiB.
+//
+//   guest-physical              mapping
+//   0        .. 3 GiB           +0
+//   3 GiB    .. 4 GiB           nothing: devices, IOAPIC, local APIC, KVM's own pages
+//   4 GiB    .. 1 GiB + bytes   +3 GiB
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "failure.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define PAGE_BYTES UINT64_C(4096)
+#define HOLE_START UINT64_C(0xc0000000)
+#define HOLE_END UINT64_C(0x100000000)
+
+struct guest_memory {
+  uint8_t *base; // NULL: not mapped
+  uint64_t bytes;
+};
+
+/** Maps `bytes` (a multiple of 4 KiB, not 0) without reserving them. EINVAL, ENOMEM. */
+int memory_map(struct guest_memory *memory, uint64_t bytes, struct failure *failure);
+
+/** Gives the mapping back; does nothing where there is none. */
+void memory_unmap(struct guest_memory *memory);
+
+/**
+ * The host address of `length` bytes of guest RAM at `address`; NULL unless every byte is RAM.
+ * A range may not cross the hole even where the mapping is contiguous. Safe with any numbers.
+ */
+uint8_t *memory_at(const struct guest_memory *memory, uint64_t address, uint64_t length);
+
+/** Copies bytes into RAM. ERANGE where they do not fit. */
+int memory_load_bytes(const struct guest_memory *memory, const void *bytes, uint64_t length,
+                      uint64_t address, struct failure *failure);
+
+/** Reads a file range into RAM. ERANGE where it does not fit, EIO where the file ends before. */
+int memory_load_file(const struct guest_memory *memory, int fd, uint64_t offset, uint64_t length,
+                     uint64_t address, struct failure *failure);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,82 @@
+// The terminal. Calls tcgetattr, tcsetattr, tcgetpgrp, sigaction, atexit.
+#include "terminal.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <termios.h>
+#include <unistd.h>
+
+// Written by one thread, with `raw_fd` last; read in signal handlers.
+static struct termios cooked;
+static struct termios raw;
+static int raw_fd = -1;
+static struct sigaction old_abort;
+static struct sigaction old_continue;
+
+/** tcsetattr that does not stop the process when it is in the background. */
+static int set_attributes(int fd, const struct termios *attributes) {
+  sigset_t blocked, before;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGTTOU);
+  pthread_sigmask(SIG_BLOCK, &blocked, &before);
+  int status;
+  do {
+    status = tcsetattr(fd, TCSANOW, attributes);
+  } while (status != 0 && errno == EINTR);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return status;
+}
+
+static void on_abort(int number) {
+  struct sigaction standard = {.sa_handler = SIG_DFL};
+  terminal_restore();
+  // Returning from a signal that abort() did not send must not save the process.
+  sigaction(number, &standard, NULL);
+  raise(number);
+}
+
+static void on_continue(int number) {
+  (void)number;
+  int saved_errno = errno;
+  int fd = __atomic_load_n(&raw_fd, __ATOMIC_SEQ_CST);
+  // Continued in the background: the terminal belongs to somebody else until the next SIGCONT.
+  if (fd >= 0 && tcgetpgrp(fd) == getpgrp()) set_attributes(fd, &raw);
+  errno = saved_errno;
+}
+
+int terminal_raw(int fd, struct failure *failure) {
+  static bool at_exit;
+  if (raw_fd == fd) return 0;
+  if (raw_fd >= 0) return fail(failure, EBUSY, "terminalRaw", "another terminal is raw already");
+  if (tcgetattr(fd, &cooked)) return fail_errno(failure, "tcgetattr");
+  raw = cooked;
+  cfmakeraw(&raw);
+  // Output stays processed, so that messages of the host on the same terminal begin at column 1.
+  raw.c_oflag |= OPOST;
+  if (!at_exit && atexit(terminal_restore) != 0) return fail(failure, ENOMEM, "atexit", "%s", "");
+  at_exit = true;
+  struct sigaction abort_action = {.sa_handler = on_abort, .sa_flags = SA_RESTART};
+  struct sigaction continue_action = {.sa_handler = on_continue, .sa_flags = SA_RESTART};
+  __atomic_store_n(&raw_fd, fd, __ATOMIC_SEQ_CST);
+  sigaction(SIGABRT, &abort_action, &old_abort);
+  sigaction(SIGCONT, &continue_action, &old_continue);
+  if (set_attributes(fd, &raw) == 0) return 0;
+  fail_errno(failure, "tcsetattr");
+  terminal_restore();
+  return -1;
+}
+
+void terminal_restore(void) {
+  int saved_errno = errno;
+  // Exactly one caller gets the descriptor, should a signal or a second thread come in between.
+  int fd = __atomic_exchange_n(&raw_fd, -1, __ATOMIC_SEQ_CST);
+  if (fd >= 0) {
+    set_attributes(fd, &cooked);
+    sigaction(SIGABRT, &old_abort, NULL);
+    sigaction(SIGCONT, &old_continue, NULL);
+  }
+  errno = saved_errno;
+}

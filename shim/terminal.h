@@ -1,0 +1,22 @@
+// Raw mode of the user's terminal, one for the whole process.
+#pragma once
+
+#include "failure.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/**
+ * Raw mode, remembering how the terminal was. It goes back at exit and on SIGABRT, and raw mode
+ * comes again on SIGCONT, since shells change a stopped job's terminal. ENOTTY, or EBUSY while
+ * another terminal is raw; the same one again changes nothing.
+ */
+int terminal_raw(int fd, struct failure *failure);
+
+/** The terminal as it was; does nothing where none is raw. Safe in a signal handler. */
+void terminal_restore(void);
+
+#ifdef __cplusplus
+}
+#endif

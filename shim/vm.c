@@ -1,0 +1,122 @@
+// The virtual machine. Calls open, and on KVM: KVM_GET_API_VERSION, KVM_CHECK_EXTENSION,
+// KVM_CREATE_VM, KVM_SET_IDENTITY_MAP_ADDR, KVM_SET_TSS_ADDR, KVM_CREATE_IRQCHIP,
+// KVM_CREATE_PIT2, KVM_SET_USER_MEMORY_REGION, KVM_IRQ_LINE.
+#include "vm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+// Intel hosts without unrestricted guest mode run real mode in a task of KVM's own; its pages
+// must lie where the guest has neither RAM nor devices. One page, then three.
+#define IDENTITY_MAP_ADDRESS UINT64_C(0xfffbc000)
+#define TSS_ADDRESS 0xfffbd000u
+
+// KVM_CREATE_VM gives up with EINTR when a signal meets it; V8's own signals are rare.
+#define CREATE_ATTEMPTS 16
+
+static const struct {
+  int number;
+  const char *name;
+} required[] = {
+    {KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP"},
+    {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
+    {KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"},
+    {KVM_CAP_SET_IDENTITY_MAP_ADDR, "KVM_CAP_SET_IDENTITY_MAP_ADDR"},
+    {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
+    {KVM_CAP_PIT2, "KVM_CAP_PIT2"},
+    {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
+};
+
+int kvm_open(const char *path, struct failure *failure) {
+  int kvm = open(path, O_RDWR | O_CLOEXEC);
+  if (kvm < 0) return fail(failure, errno, "open", "%s", path);
+  int version = ioctl(kvm, KVM_GET_API_VERSION, 0);
+  if (version == KVM_API_VERSION) return kvm;
+  int number = version < 0 ? errno : ENOTSUP;
+  close(kvm);
+  return fail(failure, number, "KVM_GET_API_VERSION", "%s does not speak KVM API version %d", path,
+              KVM_API_VERSION);
+}
+
+static int require_extensions(int kvm, struct failure *failure) {
+  for (size_t i = 0; i < sizeof required / sizeof *required; i++) {
+    if (ioctl(kvm, KVM_CHECK_EXTENSION, required[i].number) <= 0) {
+      return fail(failure, ENOTSUP, "KVM_CHECK_EXTENSION", "this host's KVM lacks %s",
+                  required[i].name);
+    }
+  }
+  return 0;
+}
+
+static int set_slot(int vm, uint32_t slot, uint64_t address, uint8_t *host, uint64_t bytes,
+                    struct failure *failure) {
+  struct kvm_userspace_memory_region region = {
+      .slot = slot,
+      .guest_phys_addr = address,
+      .memory_size = bytes,
+      .userspace_addr = (uintptr_t)host,
+  };
+  if (ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region) == 0) return 0;
+  return fail(failure, errno, "KVM_SET_USER_MEMORY_REGION", "%llu bytes at 0x%llx",
+              (unsigned long long)bytes, (unsigned long long)address);
+}
+
+static int set_slots(int vm, const struct guest_memory *memory, struct failure *failure) {
+  uint64_t low = memory->bytes < HOLE_START ? memory->bytes : HOLE_START;
+  if (set_slot(vm, 0, 0, memory->base, low, failure)) return -1;
+  if (memory->bytes == low) return 0;
+  return set_slot(vm, 1, HOLE_END, memory->base + low, memory->bytes - low, failure);
+}
+
+static int create_machine(int kvm, struct failure *failure) {
+  for (int attempt = 1;; attempt++) {
+    int fd = ioctl(kvm, KVM_CREATE_VM, 0);
+    if (fd >= 0) return fd;
+    if (errno != EINTR || attempt == CREATE_ATTEMPTS) return fail_errno(failure, "KVM_CREATE_VM");
+  }
+}
+
+static int create_controllers(int vm, struct failure *failure) {
+  uint64_t identity = IDENTITY_MAP_ADDRESS;
+  // Without the dummy speaker, port 0x61 would exit to user space on every timer calibration.
+  struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
+  if (ioctl(vm, KVM_SET_IDENTITY_MAP_ADDR, &identity)) {
+    return fail_errno(failure, "KVM_SET_IDENTITY_MAP_ADDR");
+  }
+  if (ioctl(vm, KVM_SET_TSS_ADDR, TSS_ADDRESS)) return fail_errno(failure, "KVM_SET_TSS_ADDR");
+  if (ioctl(vm, KVM_CREATE_IRQCHIP, 0)) return fail_errno(failure, "KVM_CREATE_IRQCHIP");
+  if (ioctl(vm, KVM_CREATE_PIT2, &pit)) return fail_errno(failure, "KVM_CREATE_PIT2");
+  return 0;
+}
+
+int vm_create(struct vm *vm, int kvm, const struct guest_memory *memory, struct failure *failure) {
+  vm->kvm = kvm;
+  vm->fd = -1;
+  if (require_extensions(kvm, failure)) return -1;
+  vm->fd = create_machine(kvm, failure);
+  if (vm->fd < 0) return -1;
+  if (create_controllers(vm->fd, failure)) return -1;
+  return set_slots(vm->fd, memory, failure);
+}
+
+int vm_pulse_irq(const struct vm *vm, uint32_t pin, struct failure *failure) {
+  if (pin >= IOAPIC_PINS) {
+    return fail(failure, EINVAL, "KVM_IRQ_LINE", "pin %u is not one of the IOAPIC's %d", pin,
+                IOAPIC_PINS);
+  }
+  struct kvm_irq_level line = {.irq = pin, .level = 1};
+  if (ioctl(vm->fd, KVM_IRQ_LINE, &line)) return fail_errno(failure, "KVM_IRQ_LINE");
+  line.level = 0;
+  if (ioctl(vm->fd, KVM_IRQ_LINE, &line)) return fail_errno(failure, "KVM_IRQ_LINE");
+  return 0;
+}
+
+void vm_close(struct vm *vm) {
+  if (vm->fd >= 0) close(vm->fd);
+  if (vm->kvm >= 0) close(vm->kvm);
+  vm->fd = -1;
+  vm->kvm = -1;
+}

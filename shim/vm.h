@@ -1,0 +1,34 @@
+// One KVM virtual machine: memory slots, interrupt controllers, timer, interrupt lines.
+#pragma once
+
+#include "failure.h"
+#include "memory.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define IOAPIC_PINS 24
+
+struct vm {
+  int kvm; // /dev/kvm, owned
+  int fd;  // -1: none
+};
+
+/** Opens the KVM device and checks its API version. Returns the descriptor, or -1. */
+int kvm_open(const char *path, struct failure *failure);
+
+/**
+ * Creates the machine around `memory`, which must outlive it. Takes over `kvm` whether it
+ * succeeds or not: vm_close() closes it. ENOTSUP names a KVM extension the host lacks.
+ */
+int vm_create(struct vm *vm, int kvm, const struct guest_memory *memory, struct failure *failure);
+
+/** Raises one edge on an IOAPIC pin, 0 to 23. EINVAL. */
+int vm_pulse_irq(const struct vm *vm, uint32_t pin, struct failure *failure);
+
+void vm_close(struct vm *vm);
+
+#ifdef __cplusplus
+}
+#endif
