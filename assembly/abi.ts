@@ -26,8 +26,12 @@ export const EFFECT_POWER_OFF = 1 << 5; // the guest asked to be powered off (AC
 export const EFFECT_REBOOT = 1 << 6; // the guest asked to be reset
 export const EFFECT_MARKER = 1 << 7; // boot timer: the marker byte is in OUTBOX_VALUE
 export const EFFECT_PANIC = 1 << 8; // pvpanic: the event bits are in OUTBOX_VALUE
-export const EFFECT_CANCEL = 1 << 9; // the driver reset the device: forget its requests in flight
+// The driver reset the device or stopped a queue: forget the requests in flight of the queue whose
+// index is in OUTBOX_VALUE, or of all queues when that is ALL_QUEUES.
+export const EFFECT_CANCEL = 1 << 9;
 export const EFFECT_INCIDENT = 1 << 10; // at least one counter at COUNTERS went up
+
+export const ALL_QUEUES = 0xffff;
 
 // --- The cage's memory: fixed places, two Wasm pages in all -------------------------------------
 
@@ -76,7 +80,7 @@ export const OUTBOX_VALUE = OUTBOX;
 
 export const REQUEST = OUTBOX + 16;
 export const REQUEST_KIND = 0; // u32, REQUEST_KIND_*
-export const REQUEST_TAG = 4; // u32: queue index << 16 | head descriptor index
+export const REQUEST_TAG = 4; // u32: see TAG_*
 export const REQUEST_OFFSET = 8; // u64, byte offset on the disk
 export const REQUEST_LENGTH = 16; // u64, bytes in all: of the ranges, or of the disk for no ranges
 export const REQUEST_RANGE_COUNT = 24; // u32
@@ -97,6 +101,18 @@ export const REQUEST_KIND_ENTROPY = 6; // fill the ranges with random bytes
 export const REQUEST_KIND_CONSOLE_OUT = 7; // length inline bytes; needs no complete()
 
 export const REQUEST_FLAG_UNMAP = 1; // WRITE_ZEROES may deallocate
+export const REQUEST_FLAG_SYNC = 2; // the data must be on stable storage before complete()
+
+// A tag is generation << 20 | queue index << 16 | head descriptor index. The generation goes up with
+// every request of the same head, so that a late completion never hits a newer request.
+export const TAG_QUEUE_SHIFT = 16;
+export const TAG_QUEUE_MASK = 0xf;
+export const TAG_HEAD_MASK = 0xffff;
+export const TAG_GENERATION_SHIFT = 20;
+export const TAG_GENERATION_MASK = 0xfff;
+
+// One virtio-rng request asks for no more than this; the spec lets a device return fewer bytes.
+export const ENTROPY_BYTES_MAX = 0x10000;
 
 // Results: the second argument of complete().
 export const RESULT_OK = 0;
@@ -115,28 +131,32 @@ export const INVALID_STATE = 3;
 export const BLK_CONFIG_CAPACITY = 0; // u64, sectors of 512 bytes
 export const BLK_CONFIG_FLAGS = 8; // u32, BLK_FLAG_*
 export const BLK_CONFIG_BLK_SIZE = 12; // u32, bytes: 512 to 4096, a power of two
-export const BLK_CONFIG_SIZE_MAX = 16; // u32, bytes in one segment; 0: not offered
-export const BLK_CONFIG_SEG_MAX = 20; // u32, data segments in one request; 1 to 254
+export const BLK_CONFIG_SIZE_MAX = 16; // u32, bytes in one segment, at least 512; 0: not offered
+export const BLK_CONFIG_SEG_MAX = 20; // u32, data segments in one request; 1 to queue size - 2
 export const BLK_CONFIG_PHYSICAL_BLOCK_EXP = 24; // u8
 export const BLK_CONFIG_ALIGNMENT_OFFSET = 25; // u8
 export const BLK_CONFIG_MIN_IO_SIZE = 26; // u16, blocks
 export const BLK_CONFIG_OPT_IO_SIZE = 28; // u32, blocks
 export const BLK_CONFIG_QUEUE_COUNT = 32; // u16, 1 to QUEUE_COUNT_MAX
-export const BLK_CONFIG_QUEUE_SIZE = 34; // u16, a power of two up to QUEUE_SIZE_MAX
-export const BLK_CONFIG_MAX_DISCARD_SECTORS = 36; // u32
-export const BLK_CONFIG_DISCARD_ALIGNMENT = 40; // u32, sectors
-export const BLK_CONFIG_MAX_WRITE_ZEROES_SECTORS = 44; // u32
+export const BLK_CONFIG_QUEUE_SIZE = 34; // u16, a power of two from 4 to QUEUE_SIZE_MAX
+export const BLK_CONFIG_MAX_DISCARD_SECTORS = 36; // u32, not 0 with BLK_FLAG_DISCARD
+export const BLK_CONFIG_DISCARD_ALIGNMENT = 40; // u32, sectors, not 0 with BLK_FLAG_DISCARD
+export const BLK_CONFIG_MAX_WRITE_ZEROES_SECTORS = 44; // u32, not 0 with BLK_FLAG_WRITE_ZEROES
 export const BLK_CONFIG_ID = 48; // 20 bytes, padded with zeros
 export const BLK_CONFIG_BYTES = 68;
 
-export const BLK_FLAG_RO = 1; // the device is read-only
+export const BLK_FLAG_RO = 1; // the device is read-only: not with DISCARD or WRITE_ZEROES
 export const BLK_FLAG_DISCARD = 2; // offer DISCARD
 export const BLK_FLAG_WRITE_ZEROES = 4; // offer WRITE_ZEROES, with unmap
 export const BLK_FLAG_WRITEBACK = 8; // the write cache is on at start (config field `writeback`)
 export const BLK_ID_BYTES = 20;
 
 // virtio-rng
-export const RNG_CONFIG_QUEUE_SIZE = 0; // u16
+export const RNG_CONFIG_QUEUE_SIZE = 0; // u16, a power of two up to QUEUE_SIZE_MAX
+export const RNG_CONFIG_BYTES = 2;
+
+// What the VendorID register of every virtio device reads ('FRDY').
+export const VIRTIO_VENDOR_ID = 0x59445246;
 
 export const QUEUE_COUNT_MAX = 8;
 export const QUEUE_SIZE_MAX = 256;

@@ -1,0 +1,83 @@
+// Validation of a whole state region, before a restored device runs for the first time.
+// No specification: the rules are what the other files keep true about their own state.
+import {
+  CAGE_MEMORY_BYTES, INVALID_CONFIG, INVALID_KIND, INVALID_STATE, KIND_ACPI_PM, KIND_BOOT_TIMER,
+  KIND_I8042, KIND_PVPANIC, KIND_RTC, KIND_SERIAL, KIND_VIRTIO_BLK, KIND_VIRTIO_RNG,
+  QUEUE_COUNT_MAX, QUEUE_SIZE_MAX, TAG_GENERATION_MASK, VALID,
+} from "./abi";
+import { i8042Valid } from "./i8042";
+import { inFlight } from "./in-flight";
+import {
+  CONFIG, DEVICE_KIND, IN_FLIGHT, IN_FLIGHT_QUEUE_BYTES, PORT_DEVICE, QUEUES, STATE_END, VIRTIO,
+} from "./layout";
+import { rtcValid } from "./rtc";
+import { serialValid } from "./serial";
+import { virtioRunning } from "./virtio";
+import {
+  deviceConfigValid, deviceQueueCount, deviceRequestKind,
+} from "./virtio-device";
+import { virtioMmioQueueValid, virtioMmioValid } from "./virtio-mmio";
+import { virtq } from "./virtq";
+
+/** VALID, or the first INVALID_* found. */
+export function checkState(): u32 {
+  if (!zero(DEVICE_KIND + 4, CONFIG) || !zero(STATE_END, CAGE_MEMORY_BYTES)) return INVALID_STATE;
+  const kind = load<u32>(DEVICE_KIND);
+  switch (kind) {
+    case KIND_VIRTIO_BLK:
+    case KIND_VIRTIO_RNG:
+      if (!zero(PORT_DEVICE, QUEUES)) return INVALID_STATE;
+      if (!deviceConfigValid()) return INVALID_CONFIG;
+      return virtioMmioValid() && queuesValid() ? VALID : INVALID_STATE;
+    case KIND_SERIAL: return portDevice(serialValid());
+    case KIND_I8042: return portDevice(i8042Valid());
+    case KIND_RTC: return portDevice(rtcValid());
+    case KIND_BOOT_TIMER:
+    case KIND_ACPI_PM:
+    case KIND_PVPANIC: return portDevice(zero(PORT_DEVICE, QUEUES));
+    default: return INVALID_KIND;
+  }
+}
+
+function portDevice(valid: bool): u32 {
+  const others = zero(CONFIG, PORT_DEVICE) && zero(QUEUES, STATE_END);
+  return valid && others ? VALID : INVALID_STATE;
+}
+
+function queuesValid(): bool {
+  const queueCount = deviceQueueCount();
+  for (let index: u32 = 0; index < queueCount; index++) {
+    if (!virtioMmioQueueValid(index) || !headsValid(index)) return false;
+  }
+  // What a device of fewer queues does not have must be empty.
+  const unusedHeads = IN_FLIGHT + <usize>queueCount * IN_FLIGHT_QUEUE_BYTES;
+  for (let index = queueCount; index < <u32>QUEUE_COUNT_MAX; index++) {
+    if (virtq(index).ready != 0 || virtq(index).size != 0) return false;
+  }
+  return zero(unusedHeads, STATE_END);
+}
+
+function headsValid(queueIndex: u32): bool {
+  const queue = virtq(queueIndex);
+  let count: u32 = 0;
+  for (let head: u32 = 0; head < <u32>QUEUE_SIZE_MAX; head++) {
+    const entry = inFlight(queueIndex, head);
+    if (<i32>entry.generation > TAG_GENERATION_MASK) return false;
+    if (entry.kind == 0) continue;
+    if (queue.ready == 0 || head >= queue.size || !deviceRequestKind(entry.kind)) return false;
+    count++;
+  }
+  // Every head taken from a live ring was given back, or is in flight.
+  const taken: u32 = (<u32>queue.availNext - queue.usedNext) & 0xffff;
+  return !virtioRunning() || queue.ready == 0 || taken == count;
+}
+
+// The regions start and end at multiples of 4.
+function zero(from: usize, to: usize): bool {
+  for (let at = from; at < to; at += 4) {
+    if (load<u32>(at) != 0) return false;
+  }
+  return true;
+}
+
+if (VIRTIO % 4 != 0 || STATE_END % 4 != 0) ERROR("zero() reads whole words");

@@ -1,0 +1,413 @@
+// The typed seam to the core: the only importer of core.wasm. A Cage is one instance and holds one
+// device; GuestMemory is what its imports reach. Policy (what a trap or an effect leads to) is the
+// engine's: a trap leaves here as the WebAssembly.RuntimeError it is.
+import { readFileSync } from 'node:fs';
+import {
+  BLK_CONFIG_ALIGNMENT_OFFSET,
+  BLK_CONFIG_BLK_SIZE,
+  BLK_CONFIG_BYTES,
+  BLK_CONFIG_CAPACITY,
+  BLK_CONFIG_DISCARD_ALIGNMENT,
+  BLK_CONFIG_FLAGS,
+  BLK_CONFIG_ID,
+  BLK_CONFIG_MAX_DISCARD_SECTORS,
+  BLK_CONFIG_MAX_WRITE_ZEROES_SECTORS,
+  BLK_CONFIG_MIN_IO_SIZE,
+  BLK_CONFIG_OPT_IO_SIZE,
+  BLK_CONFIG_PHYSICAL_BLOCK_EXP,
+  BLK_CONFIG_QUEUE_COUNT,
+  BLK_CONFIG_QUEUE_SIZE,
+  BLK_CONFIG_SEG_MAX,
+  BLK_CONFIG_SIZE_MAX,
+  BLK_FLAG_DISCARD,
+  BLK_FLAG_RO,
+  BLK_FLAG_WRITE_ZEROES,
+  BLK_FLAG_WRITEBACK,
+  BLK_ID_BYTES,
+  COUNTERS,
+  INBOX,
+  INBOX_BYTES,
+  OUTBOX_VALUE,
+  QUEUE_SIZE_MAX,
+  RANGE_COUNT_MAX,
+  RANGE_STRIDE,
+  REQUEST,
+  REQUEST_BYTES_MAX,
+  REQUEST_KIND,
+  REQUEST_KIND_CONSOLE_OUT,
+  REQUEST_LENGTH,
+  REQUEST_RANGE_COUNT,
+  REQUEST_RANGES,
+  RNG_CONFIG_BYTES,
+  RNG_CONFIG_QUEUE_SIZE,
+  STATE,
+  STATE_BYTES,
+  VALID,
+} from '../assembly/abi.ts';
+import { FaradayError } from './errors.ts';
+
+// --- Guest memory -------------------------------------------------------------------------------
+
+const GIB = 2 ** 30;
+const HOLE_START = 3 * GIB; // RAM below it sits at its own offset in the buffer
+const HOLE_END = 4 * GIB; // RAM from here on sits HOLE_END - HOLE_START lower
+const REFUSED = 1;
+
+export type AccessKind = 'read' | 'write' | 'load16' | 'store16' | 'fence';
+
+/** Sees every access of every cage on this memory: `allowed` says whether it was carried out. */
+export type AccessObserver = (
+  kind: AccessKind,
+  address: number,
+  lengthBytes: number,
+  allowed: boolean,
+) => void;
+
+/** Guest RAM as one buffer: addresses below 3 GiB at their own offset, from 4 GiB on 1 GiB lower. */
+export class GuestMemory {
+  readonly buffer: ArrayBuffer;
+  readonly view: DataView;
+  observer: AccessObserver | null = null;
+  readonly #lowEnd: number;
+  readonly #highEnd: number;
+
+  constructor(buffer: ArrayBuffer) {
+    this.buffer = buffer;
+    this.view = new DataView(buffer);
+    this.#lowEnd = Math.min(buffer.byteLength, HOLE_START);
+    this.#highEnd =
+      buffer.byteLength > HOLE_START ? buffer.byteLength + (HOLE_END - HOLE_START) : HOLE_END;
+  }
+
+  /**
+   * The buffer offset of a guest-physical range, or -1 where it leaves RAM. Both numbers are exact
+   * or refused: a double holds every integer up to 2^53, and RAM ends far below that.
+   */
+  offsetOf(address: number, lengthBytes: number): number {
+    const end = address + lengthBytes;
+    if (address >= 0 && end <= this.#lowEnd) return address;
+    if (address >= HOLE_END && end <= this.#highEnd) return address - (HOLE_END - HOLE_START);
+    return -1;
+  }
+
+  /** The accessors a cage imports; `cage()` is that instance's memory, known only after linking. */
+  importsFor(cage: () => DataView): Record<string, (...args: never[]) => number | undefined> {
+    return {
+      // A u64 arrives as a signed BigInt: one past 2^63 turns negative here, and is refused.
+      read: (address: bigint, destination: number, length: number) =>
+        this.#copy('read', Number(address), cage(), destination >>> 0, length >>> 0),
+      write: (address: bigint, source: number, length: number) =>
+        this.#copy('write', Number(address), cage(), source >>> 0, length >>> 0),
+      load16: (address: bigint) => this.#load16(Number(address)),
+      store16: (address: bigint, value: number) => this.#store16(Number(address), value),
+      // The vCPU runs on this very thread, between calls into the cage: the order is the program's.
+      fence: () => {
+        this.observer?.('fence', 0, 0, true);
+        return undefined;
+      },
+    };
+  }
+
+  #copy(
+    kind: 'read' | 'write',
+    address: number,
+    cage: DataView,
+    cageOffset: number,
+    length: number,
+  ): number {
+    const offset = this.offsetOf(address, length);
+    const allowed = offset >= 0 && cageOffset + length <= cage.byteLength;
+    if (this.observer) this.observer(kind, address, length, allowed);
+    if (!allowed) return REFUSED;
+    if (kind === 'read') copyBytes(this.view, offset, cage, cageOffset, length);
+    else copyBytes(cage, cageOffset, this.view, offset, length);
+    return 0;
+  }
+
+  #load16(address: number): number {
+    const offset = address % 2 === 0 ? this.offsetOf(address, 2) : -1;
+    if (this.observer) this.observer('load16', address, 2, offset >= 0);
+    return offset < 0 ? -1 : this.view.getUint16(offset, true);
+  }
+
+  #store16(address: number, value: number): number {
+    const offset = address % 2 === 0 ? this.offsetOf(address, 2) : -1;
+    if (this.observer) this.observer('store16', address, 2, offset >= 0);
+    if (offset < 0) return REFUSED;
+    this.view.setUint16(offset, value, true);
+    return 0;
+  }
+}
+
+// What cages copy is short (descriptors, headers): four bytes at a time beat a typed array, which
+// would have to be made for each copy and cannot span a buffer of more than 4 GiB.
+function copyBytes(
+  from: DataView,
+  fromOffset: number,
+  to: DataView,
+  toOffset: number,
+  length: number,
+): void {
+  let done = 0;
+  for (; done + 4 <= length; done += 4) {
+    to.setUint32(toOffset + done, from.getUint32(fromOffset + done, true), true);
+  }
+  for (; done < length; done += 1) {
+    to.setUint8(toOffset + done, from.getUint8(fromOffset + done));
+  }
+}
+
+// --- Device configurations ----------------------------------------------------------------------
+
+export interface BlkConfig {
+  capacityBytes: number; // a multiple of 512
+  readOnly: boolean;
+  id: string; // at most 20 bytes of ASCII are shown to the guest
+  queueCount?: number; // 1
+  queueSize?: number; // 256
+  segMax?: number; // data segments in one request: queue size - 2
+  sizeMax?: number; // bytes in one segment; 0: no limit
+  blockSize?: number; // 512
+  physicalBlockExp?: number; // log2 of logical blocks in a physical one
+  alignmentOffset?: number; // logical blocks
+  minIoSize?: number; // blocks
+  optIoSize?: number; // blocks
+  writeback?: boolean; // true
+  discard?: boolean; // true; never offered by a read-only device
+  writeZeroes?: boolean; // true; likewise
+  maxDiscardSectors?: number;
+  discardAlignment?: number; // sectors
+  maxWriteZeroesSectors?: number;
+}
+
+// Two GiB less one page, in sectors: keeps one command's work and its length in signed 32 bits.
+const MAX_RANGE_SECTORS = 0x3ffff8;
+
+/** The configuration bytes of a virtio-blk device, as init() takes them. */
+export function encodeBlkConfig(config: BlkConfig): Uint8Array {
+  const bytes = new Uint8Array(BLK_CONFIG_BYTES);
+  const view = new DataView(bytes.buffer);
+  const queueSize = config.queueSize ?? QUEUE_SIZE_MAX;
+  let flags = config.readOnly ? BLK_FLAG_RO : 0;
+  if (config.writeback ?? true) flags |= BLK_FLAG_WRITEBACK;
+  if (!config.readOnly && (config.discard ?? true)) flags |= BLK_FLAG_DISCARD;
+  if (!config.readOnly && (config.writeZeroes ?? true)) flags |= BLK_FLAG_WRITE_ZEROES;
+  const u32 = (offset: number, value: number): void => view.setUint32(offset, value, true);
+  const u16 = (offset: number, value: number): void => view.setUint16(offset, value, true);
+  view.setBigUint64(BLK_CONFIG_CAPACITY, BigInt(Math.floor(config.capacityBytes / 512)), true);
+  u32(BLK_CONFIG_FLAGS, flags);
+  u32(BLK_CONFIG_BLK_SIZE, config.blockSize ?? 512);
+  u32(BLK_CONFIG_SIZE_MAX, config.sizeMax ?? 0);
+  u32(BLK_CONFIG_SEG_MAX, config.segMax ?? queueSize - 2);
+  view.setUint8(BLK_CONFIG_PHYSICAL_BLOCK_EXP, config.physicalBlockExp ?? 0);
+  view.setUint8(BLK_CONFIG_ALIGNMENT_OFFSET, config.alignmentOffset ?? 0);
+  u16(BLK_CONFIG_MIN_IO_SIZE, config.minIoSize ?? 0);
+  u32(BLK_CONFIG_OPT_IO_SIZE, config.optIoSize ?? 0);
+  u16(BLK_CONFIG_QUEUE_COUNT, config.queueCount ?? 1);
+  u16(BLK_CONFIG_QUEUE_SIZE, queueSize);
+  u32(BLK_CONFIG_MAX_DISCARD_SECTORS, config.maxDiscardSectors ?? MAX_RANGE_SECTORS);
+  u32(BLK_CONFIG_DISCARD_ALIGNMENT, config.discardAlignment ?? 8);
+  u32(BLK_CONFIG_MAX_WRITE_ZEROES_SECTORS, config.maxWriteZeroesSectors ?? MAX_RANGE_SECTORS);
+  bytes.set(new TextEncoder().encode(config.id).subarray(0, BLK_ID_BYTES), BLK_CONFIG_ID);
+  return bytes;
+}
+
+/** The configuration bytes of a virtio-rng device. */
+export function encodeRngConfig(config: { queueSize?: number } = {}): Uint8Array {
+  const bytes = new Uint8Array(RNG_CONFIG_BYTES);
+  new DataView(bytes.buffer).setUint16(RNG_CONFIG_QUEUE_SIZE, config.queueSize ?? 64, true);
+  return bytes;
+}
+
+// --- The cage -----------------------------------------------------------------------------------
+
+/** Counter names, in the order of the INCIDENT_* numbers. */
+export const INCIDENT_NAMES = [
+  'width',
+  'register',
+  'status',
+  'frozen',
+  'queueConfig',
+  'notify',
+  'availIndex',
+  'head',
+  'chain',
+  'memory',
+  'request',
+  'tag',
+  'overrun',
+  'features',
+] as const;
+
+export type IncidentName = (typeof INCIDENT_NAMES)[number];
+
+interface CoreExports {
+  memory: WebAssembly.Memory;
+  init(kind: number): number;
+  read(offset: number, width: number): number;
+  write(offset: number, width: number, value: number): number;
+  notify(queue: number): number;
+  next(queue: number): number;
+  complete(tag: number, result: number, bytes: number): number;
+  input(length: number): number;
+  reset(): number;
+  check(): number;
+  fail(): number;
+}
+
+let compiled: WebAssembly.Module | undefined;
+
+/** The compiled core, read from build/core.wasm at the first use. */
+export function coreModule(): WebAssembly.Module {
+  compiled ??= new WebAssembly.Module(readFileSync(new URL('../build/core.wasm', import.meta.url)));
+  return compiled;
+}
+
+/** One device in one instance of the core. Every call that runs it returns effect bits. */
+export class Cage {
+  readonly kind: number;
+  readonly #config: Uint8Array;
+  readonly #core: CoreExports;
+  readonly #bytes: Uint8Array;
+  readonly #view: DataView;
+  readonly #pristine: Uint8Array;
+
+  /**
+   * Instantiates and initialises a device of `kind` (KIND_*). Throws an internal error that
+   * names the answer of init() when the core refuses the configuration: never the guest's doing.
+   */
+  constructor(kind: number, guest: GuestMemory, config: Uint8Array = new Uint8Array(0)) {
+    this.kind = kind;
+    this.#config = config.slice();
+    let view: DataView | undefined;
+    const imports = { guest: guest.importsFor(() => view as DataView) };
+    const instance = new WebAssembly.Instance(coreModule(), imports as WebAssembly.Imports);
+    this.#core = instance.exports as unknown as CoreExports;
+    view = new DataView(this.#core.memory.buffer); // never grows, so never detaches
+    this.#view = view;
+    this.#bytes = new Uint8Array(this.#core.memory.buffer);
+    this.#pristine = this.#bytes.slice();
+    this.#init();
+  }
+
+  #init(): void {
+    this.#bytes.set(this.#config, INBOX);
+    const answer = this.#core.init(this.kind);
+    if (answer !== VALID) {
+      const what = `the core refuses a device of kind ${this.kind}: answer ${answer}`;
+      throw new FaradayError('internal', what);
+    }
+  }
+
+  /** Puts the instance back to its initial memory and initialises it again, as after a trap. */
+  restart(): void {
+    this.#bytes.set(this.#pristine);
+    this.#init();
+  }
+
+  /** Reads a register of `width` bytes; then see value(). */
+  read(offset: number, width: number): number {
+    return this.#core.read(offset, width);
+  }
+
+  write(offset: number, width: number, value: number): number {
+    return this.#core.write(offset, width, value);
+  }
+
+  /** Rings a queue's doorbell. */
+  notify(queue: number): number {
+    return this.#core.notify(queue);
+  }
+
+  /** Asks for the queue's next request (UART: next(0) fetches its output). */
+  next(queue: number): number {
+    return this.#core.next(queue);
+  }
+
+  /** Reports a request as done: RESULT_*, and the payload bytes written to guest memory. */
+  complete(tag: number, result: number, bytes: number): number {
+    return this.#core.complete(tag, result, bytes);
+  }
+
+  /** Hands input to the device; value() is the number of bytes it took. At most INBOX_BYTES. */
+  input(bytes: Uint8Array): number {
+    const offered = bytes.byteLength > INBOX_BYTES ? bytes.subarray(0, INBOX_BYTES) : bytes;
+    this.#bytes.set(offered, INBOX);
+    return this.#core.input(offered.byteLength);
+  }
+
+  /** Tells an RTC the time, in Unix seconds. */
+  inputTime(unixSeconds: number): number {
+    this.#view.setUint32(INBOX, unixSeconds % 2 ** 32, true);
+    this.#view.setUint32(INBOX + 4, Math.floor(unixSeconds / 2 ** 32), true);
+    return this.#core.input(8);
+  }
+
+  /** Hardware reset; configuration and counters stay. */
+  reset(): number {
+    return this.#core.reset();
+  }
+
+  /** Re-validates the state: VALID or INVALID_*. */
+  check(): number {
+    return this.#core.check();
+  }
+
+  /** Marks a virtio device as in need of a reset by its driver. */
+  fail(): number {
+    return this.#core.fail();
+  }
+
+  /** The low 32 bits of what the last call left at OUTBOX_VALUE. */
+  value(): number {
+    return this.#view.getUint32(OUTBOX_VALUE, true);
+  }
+
+  /** All 64 bits of it, for 8-byte reads. */
+  value64(): bigint {
+    return this.#view.getBigUint64(OUTBOX_VALUE, true);
+  }
+
+  /**
+   * A copy of the request record, cut to its size. A record that claims more than its place holds
+   * is a broken cage, and is reported as a trap would be.
+   */
+  record(): Uint8Array {
+    const console = this.#view.getUint32(REQUEST + REQUEST_KIND, true) === REQUEST_KIND_CONSOLE_OUT;
+    const tail = console
+      ? Number(this.#view.getBigUint64(REQUEST + REQUEST_LENGTH, true))
+      : this.#view.getUint32(REQUEST + REQUEST_RANGE_COUNT, true) * RANGE_STRIDE;
+    if (tail > REQUEST_BYTES_MAX - REQUEST_RANGES) {
+      const limit = `${RANGE_COUNT_MAX} ranges`;
+      throw new WebAssembly.RuntimeError(`request record of ${tail} bytes, past ${limit}`);
+    }
+    return this.#bytes.slice(REQUEST, REQUEST + REQUEST_RANGES + tail);
+  }
+
+  /** How often each incident happened. */
+  counters(): Record<IncidentName, number> {
+    const counts = {} as Record<IncidentName, number>;
+    for (const [index, name] of INCIDENT_NAMES.entries()) {
+      counts[name] = this.#view.getUint32(COUNTERS + index * 4, true);
+    }
+    return counts;
+  }
+
+  /** A copy of the state region: everything there is to the device. */
+  stateBytes(): Uint8Array {
+    return this.#bytes.slice(STATE, STATE + STATE_BYTES);
+  }
+
+  /**
+   * Replaces the state region and has the core check it. Returns VALID or INVALID_*; after the
+   * latter the device must not run before restart() or another restore().
+   */
+  restore(state: Uint8Array): number {
+    if (state.byteLength !== STATE_BYTES) {
+      const what = `device state of ${state.byteLength} bytes instead of ${STATE_BYTES}`;
+      throw new FaradayError('internal', what);
+    }
+    this.#bytes.set(state, STATE);
+    return this.#core.check();
+  }
+}
