@@ -1,0 +1,63 @@
+// npm run lab -- [--memory MIB] [--cpus N] [--timeout S] [--work FOLDER] [--input FILE] -- COMMAND...
+// Runs COMMAND in the nested lab and ends with its exit status (docs/lab.md).
+import { readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { FaradayError } from '../../host/errors.ts';
+import { type LabOptions, runInLab } from './lab.ts';
+
+const EXIT_TIMEOUT = 124; // as timeout(1) has it
+const EXIT_DIED = 125; // no result: no command ends like this by itself
+
+const USAGE =
+  'usage: npm run lab -- [--memory MIB] [--cpus N] [--timeout SECONDS] [--work FOLDER] ' +
+  '[--input FILE] -- COMMAND...';
+
+/** A positive whole number of the flag `name`, or undefined where the flag is absent. */
+function count(name: string, value: string | undefined): number | undefined {
+  if (value !== undefined && !/^[1-9]\d{0,6}$/.test(value)) {
+    throw new FaradayError('bad-usage', `--${name} '${value}': give a positive whole number`);
+  }
+  return value === undefined ? undefined : Number(value);
+}
+
+function parseOptions(args: string[]): LabOptions {
+  const flag = { type: 'string' } as const;
+  const options = { memory: flag, cpus: flag, timeout: flag, work: flag, input: flag };
+  let parsed: ReturnType<typeof parseArgs<{ options: typeof options; allowPositionals: true }>>;
+  try {
+    parsed = parseArgs({ args, options, allowPositionals: true });
+  } catch (error) {
+    throw new FaradayError('bad-usage', `${(error as Error).message}\n${USAGE}`);
+  }
+  if (parsed.positionals.length === 0) {
+    throw new FaradayError('bad-usage', USAGE);
+  }
+  const { memory, cpus, timeout, work, input } = parsed.values;
+  return {
+    command: parsed.positionals,
+    memoryMiB: count('memory', memory),
+    cpus: count('cpus', cpus),
+    timeoutSeconds: count('timeout', timeout),
+    workFolder: work === undefined ? undefined : resolve(work),
+    input: input === undefined ? undefined : readFileSync(input),
+  };
+}
+
+try {
+  const result = await runInLab({
+    ...parseOptions(process.argv.slice(2)),
+    onOutput: (bytes) => process.stdout.write(bytes),
+    onNote: (text) => process.stderr.write(`${text}\n`),
+  });
+  if (result.labDied) {
+    process.stderr.write(`lab: died twice, there is no result; its kernel's last words:\n`);
+    process.stderr.write(`${result.kernelLog}\n`);
+  } else if (result.timedOut) {
+    process.stderr.write('lab: the command was stopped at its time limit\n');
+  }
+  process.exitCode = result.labDied ? EXIT_DIED : result.timedOut ? EXIT_TIMEOUT : result.status;
+} catch (error) {
+  process.stderr.write(`lab: ${(error as Error).message}\n`);
+  process.exitCode = error instanceof FaradayError ? error.exitCode : 5;
+}
