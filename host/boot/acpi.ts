@@ -184,8 +184,8 @@ function portDevices(): aml.Aml[] {
 export function dsdt(slots: readonly VirtioSlot[]): Buffer {
   const s5 = [ACPI_S5_SLEEP_TYPE, 0, 0, 0].map(aml.integer);
   const body = [
-    ...aml.scope('\\_SB_', ...portDevices(), ...slots.map(virtioDevice)),
-    ...aml.name('\\_S5_', aml.packageOf(...s5)),
+    ...aml.scope('_SB_', ...portDevices(), ...slots.map(virtioDevice)),
+    ...aml.name('_S5_', aml.packageOf(...s5)),
   ];
   return table('DSDT', 2, body);
 }

@@ -43,11 +43,9 @@ function withLength(body: Aml): Aml {
   throw new RangeError(`an AML package of ${body.length} bytes is past the format's limit`);
 }
 
-/** A path such as '\\_SB_' or 'COM1': segments are padded to four characters (20.2.2). */
+/** A name such as 'COM1' or '_HID': padded to four characters with underscores (20.2.2). */
 function nameString(path: string): Aml {
-  const root = path.startsWith('\\');
-  const segment = path.slice(root ? 1 : 0).padEnd(4, '_');
-  return bytesOf(root ? `\\${segment}` : segment);
+  return bytesOf(path.padEnd(4, '_'));
 }
 
 export function integer(value: number): Aml {

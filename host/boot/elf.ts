@@ -6,19 +6,21 @@
 //             +32 phoff u64  +54 phentsize u16  +56 phnum u16
 // Elf64_Phdr: +0 type u32  +8 offset u64  +24 paddr u64  +32 filesz u64  +40 memsz u64  +48 align
 import { FaradayError } from '../errors.ts';
-import { fileError, type InputFile, readExactly, readUpTo, withInput } from './file.ts';
+import { fileError, type InputFile, readExactly, withInput } from './file.ts';
 import type { EntryMode, FileSegment } from './image.ts';
 import { HIGH_RAM_START, lowRamEnd, MIB } from './layout.ts';
 import { ELF_MAGIC, notAKernel } from './sniff.ts';
 
-const EHDR_BYTES = 64;
-const PHDR_BYTES = 56;
+export const EHDR_BYTES = 64;
+export const PHDR_BYTES = 56;
+// Offsets in a program header.
+export const PHDR = { type: 0, offset: 8, paddr: 24, filesz: 32, memsz: 40, align: 48 };
 const ELFCLASS64 = 2;
 const ELFDATA2LSB = 1;
 const ET_EXEC = 2;
 const EM_X86_64 = 62;
-const PT_LOAD = 1;
-const PT_NOTE = 4;
+export const PT_LOAD = 1;
+export const PT_NOTE = 4;
 const XEN_ELFNOTE_PHYS32_ENTRY = 18;
 
 // Linux has five program headers and half a KiB of notes: these bounds only stop nonsense.
@@ -55,11 +57,14 @@ export interface ElfKernel {
   path: string;
   linux64Entry: number;
   pvhEntry: number | null; // null: the kernel has no PVH note
+  headers: ProgramHeader[]; // as they are, for shrink.ts
   segments: ElfSegment[]; // by rising address
   endAddress: number; // first byte after the last segment, its zeros included
 }
 
-interface ProgramHeader {
+/** A program header; `place` is its own offset in the file. */
+export interface ProgramHeader {
+  place: number;
   type: number;
   offset: number;
   address: number;
@@ -101,16 +106,18 @@ function readProgramHeaders(file: InputFile, header: Buffer): ProgramHeader[] {
     const finding = `has ${count} program headers of ${entryBytes} bytes`;
     throw fileError(file, `${finding}; a kernel has 1 to ${PHDR_COUNT_MAX} of ${PHDR_BYTES}`);
   }
-  const table = readExactly(file, u64(header, 32), count * PHDR_BYTES, 'the program header table');
+  const start = u64(header, 32);
+  const table = readExactly(file, start, count * PHDR_BYTES, 'the program header table');
   return Array.from({ length: count }, (_, index) => {
     const at = index * PHDR_BYTES;
     return {
-      type: table.readUInt32LE(at),
-      offset: u64(table, at + 8),
-      address: u64(table, at + 24),
-      fileBytes: u64(table, at + 32),
-      memoryBytes: u64(table, at + 40),
-      align: u64(table, at + 48),
+      place: start + at,
+      type: table.readUInt32LE(at + PHDR.type),
+      offset: u64(table, at + PHDR.offset),
+      address: u64(table, at + PHDR.paddr),
+      fileBytes: u64(table, at + PHDR.filesz),
+      memoryBytes: u64(table, at + PHDR.memsz),
+      align: u64(table, at + PHDR.align),
     };
   });
 }
@@ -194,8 +201,9 @@ function checkEntry(file: InputFile, segments: ElfSegment[], name: string, entry
   throw fileError(file, `its ${name} entry ${hex(entry)} lies in no segment; the file is damaged`);
 }
 
-function parse(file: InputFile): ElfKernel {
-  const magic = readUpTo(file, 0, 4);
+/** Reads an ELF kernel's headers; see readElfKernel(). */
+export function parseElfKernel(file: InputFile): ElfKernel {
+  const magic = file.read(0, 4);
   if (!magic.equals(ELF_MAGIC)) throw notAKernel(file);
   const header = readExactly(file, 0, EHDR_BYTES, 'the ELF header');
   checkHeader(file, header);
@@ -207,7 +215,7 @@ function parse(file: InputFile): ElfKernel {
   if (pvhEntry !== null) checkEntry(file, segments, 'PVH', pvhEntry);
   const last = segments[segments.length - 1];
   const endAddress = last.address + last.memoryBytes;
-  return { path: file.path, linux64Entry, pvhEntry, segments, endAddress };
+  return { path: file.path, linux64Entry, pvhEntry, headers, segments, endAddress };
 }
 
 /**
@@ -215,7 +223,7 @@ function parse(file: InputFile): ElfKernel {
  * FaradayError('bad-kernel') of its own.
  */
 export function readElfKernel(path: string): ElfKernel {
-  return withInput(path, 'kernel', 'bad-kernel', parse);
+  return withInput(path, 'kernel', 'bad-kernel', parseElfKernel);
 }
 
 /** Throws FaradayError('bad-kernel') where the kernel does not fit into the RAM below 3 GiB. */

@@ -2,13 +2,14 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { type ErrorCode, FaradayError } from '../errors.ts';
 
-/** An open regular file; `label` starts every message about it ('kernel /boot/vmlinux'). */
+/** A file, open or in memory; `label` starts every message about it ('kernel /boot/vmlinux'). */
 export interface InputFile {
   label: string;
   code: ErrorCode;
   path: string;
-  fd: number;
   sizeBytes: number;
+  /** Reads up to `lengthBytes` at `offset`: fewer where the file ends. */
+  read(offset: number, lengthBytes: number): Buffer;
 }
 
 const REASONS: Record<string, string> = {
@@ -25,52 +26,62 @@ export function fileError(file: Pick<InputFile, 'label' | 'code'>, finding: stri
   return new FaradayError(file.code, `${file.label}: ${finding}`);
 }
 
-/** Opens a regular file for reading. Throws a FaradayError of `code` which names `what` and path. */
-export function openInput(path: string, what: string, code: ErrorCode): InputFile {
-  const file: InputFile = { label: `${what} ${path}`, code, path, fd: -1, sizeBytes: 0 };
+function openRegular(path: string, label: string, code: ErrorCode): [number, number] {
+  let fd: number;
   try {
     // Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
-    file.fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     const errno = (error as NodeJS.ErrnoException).code ?? '';
-    throw fileError(file, REASONS[errno] ?? `cannot be opened (${errno || String(error)})`);
+    const finding = REASONS[errno] ?? `cannot be opened (${errno || String(error)})`;
+    throw fileError({ label, code }, finding);
   }
-  const status = fstatSync(file.fd);
-  if (!status.isFile()) {
-    closeSync(file.fd);
-    const kind = status.isDirectory() ? 'is a directory' : 'is not a regular file';
-    throw fileError(file, `${kind}; name a file`);
-  }
-  file.sizeBytes = status.size;
-  return file;
+  const status = fstatSync(fd);
+  if (status.isFile()) return [fd, status.size];
+  closeSync(fd);
+  const kind = status.isDirectory() ? 'is a directory' : 'is not a regular file';
+  throw fileError({ label, code }, `${kind}; name a file`);
 }
 
-/** Opens, hands the file to `use`, and closes it in any case. */
+function readUpTo(fd: number, offset: number, lengthBytes: number): Buffer {
+  const bytes = Buffer.alloc(lengthBytes);
+  let done = 0;
+  while (done < lengthBytes) {
+    const count = readSync(fd, bytes, done, lengthBytes - done, offset + done);
+    if (count === 0) break;
+    done += count;
+  }
+  return bytes.subarray(0, done);
+}
+
+/**
+ * Opens a regular file, hands it to `use`, and closes it in any case. Throws a FaradayError of
+ * `code` which names `what` and the path.
+ */
 export function withInput<T>(
   path: string,
   what: string,
   code: ErrorCode,
   use: (file: InputFile) => T,
 ): T {
-  const file = openInput(path, what, code);
+  const label = `${what} ${path}`;
+  const [fd, sizeBytes] = openRegular(path, label, code);
+  const read = (offset: number, lengthBytes: number): Buffer => {
+    return readUpTo(fd, offset, Math.max(0, Math.min(lengthBytes, sizeBytes - offset)));
+  };
   try {
-    return use(file);
+    return use({ label, code, path, sizeBytes, read });
   } finally {
-    closeSync(file.fd);
+    closeSync(fd);
   }
 }
 
-/** Reads up to `lengthBytes` at `offset`: fewer where the file ends. */
-export function readUpTo(file: InputFile, offset: number, lengthBytes: number): Buffer {
-  const wanted = Math.max(0, Math.min(lengthBytes, file.sizeBytes - offset));
-  const bytes = Buffer.alloc(wanted);
-  let done = 0;
-  while (done < wanted) {
-    const count = readSync(file.fd, bytes, done, wanted - done, offset + done);
-    if (count === 0) break;
-    done += count;
-  }
-  return bytes.subarray(0, done);
+/** Bytes in memory, seen as the file they came from. */
+export function inputOf(bytes: Buffer, path: string, what: string, code: ErrorCode): InputFile {
+  const read = (offset: number, lengthBytes: number): Buffer => {
+    return bytes.subarray(offset, offset + lengthBytes);
+  };
+  return { label: `${what} ${path}`, code, path, sizeBytes: bytes.length, read };
 }
 
 /** Reads exactly `lengthBytes`; where the file ends before, says that `part` is truncated. */
@@ -80,7 +91,7 @@ export function readExactly(
   lengthBytes: number,
   part: string,
 ): Buffer {
-  const bytes = readUpTo(file, offset, lengthBytes);
+  const bytes = file.read(offset, lengthBytes);
   if (bytes.length === lengthBytes) return bytes;
   const finding = `truncated: ${part} needs ${offset + lengthBytes} bytes, the file has`;
   throw fileError(file, `${finding} ${file.sizeBytes}; copy or download it again`);

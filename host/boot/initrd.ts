@@ -1,9 +1,8 @@
 // Where the initial RAM disk goes: page aligned, as high as it can be in the RAM below 3 GiB, so
 // that the kernel can grow above itself.
 
-import { closeSync } from 'node:fs';
 import { FaradayError } from '../errors.ts';
-import { openInput } from './file.ts';
+import { withInput } from './file.ts';
 import type { Segment } from './image.ts';
 import { lowRamEnd, MIB, PAGE_BYTES } from './layout.ts';
 
@@ -15,9 +14,7 @@ export interface PlacedInitrd {
 
 function initrdBytes(initrd: Uint8Array | string): number {
   if (typeof initrd !== 'string') return initrd.length;
-  const file = openInput(initrd, 'initrd', 'bad-initrd');
-  closeSync(file.fd);
-  return file.sizeBytes;
+  return withInput(initrd, 'initrd', 'bad-initrd', (file) => file.sizeBytes);
 }
 
 /**

@@ -1,7 +1,7 @@
 // What a file looks like by its first bytes: the two kernel formats, and names for what people
 // pass by mistake. Disk images are told by their file system's magic number.
 import type { FaradayError } from '../errors.ts';
-import { fileError, type InputFile, readUpTo } from './file.ts';
+import { fileError, type InputFile } from './file.ts';
 
 export const ELF_MAGIC = Buffer.from('\x7fELF', 'latin1');
 export const SNIFF_BYTES = 0x250; // as far as the end of a bzImage's setup header
@@ -60,7 +60,7 @@ export function sniffKernel(head: Buffer): KernelFormat {
 /** The error for a file which is no kernel: says what it looks like, and what to do. */
 export function notAKernel(file: InputFile): FaradayError {
   if (file.sizeBytes === 0) return fileError(file, `is empty; ${NAME_A_KERNEL}`);
-  const head = readUpTo(file, 0, SNIFF_BYTES);
+  const head = file.read(0, SNIFF_BYTES);
   const magic = LOOKS.find((candidate) => has(head, candidate));
   if (magic) return fileError(file, `looks like ${magic.looks}`);
   return fileError(file, `is in no format Faraday knows; ${NAME_A_KERNEL}`);

@@ -1,0 +1,151 @@
+// From a kernel image to the ELF file inside it, and what is worth knowing of it. Done once for
+// each image: the results are cached by the image's content.
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { readBzImage } from '../boot/bzimage.ts';
+import { parseElfKernel } from '../boot/elf.ts';
+import { fileError, type InputFile, inputOf, withInput } from '../boot/file.ts';
+import { notAKernel, SNIFF_BYTES, sniffKernel } from '../boot/sniff.ts';
+import { decompress } from './decompress.ts';
+import { cacheFolder, publish, withTemporaryFolder, writeDurably } from './folders.ts';
+import { findConfig, inspectKernel, type KernelTraits } from './inspect.ts';
+import { shrinkElf } from './shrink.ts';
+
+const KERNEL_BYTES_MAX = 512 * 1024 * 1024;
+const CONFIG_BYTES_MAX = 4 * 1024 * 1024;
+const CACHE_FORMAT = '1'; // part of every cache key: raise it when cached files change their form
+
+/** What an image holds. */
+export interface Extracted {
+  kernel: Buffer; // an ELF file, checked, without what no guest loads
+  sha256: string; // of the image
+  traits: KernelTraits;
+  config: string | null; // the kernel's configuration, where it was found
+}
+
+/** A kernel ready to be composed. */
+export interface PlainKernel {
+  vmlinuxPath: string;
+  traits: KernelTraits;
+}
+
+export function sha256(...parts: (Uint8Array | string)[]): string {
+  const hash = createHash('sha256');
+  for (const part of parts) hash.update(part);
+  return hash.digest('hex');
+}
+
+function readKernelFile(path: string): InputFile {
+  const bytes = withInput(path, 'kernel', 'bad-kernel', (file) => {
+    if (sniffKernel(file.read(0, SNIFF_BYTES)) === 'other') throw notAKernel(file);
+    if (file.sizeBytes <= KERNEL_BYTES_MAX) return file.read(0, file.sizeBytes);
+    const limit = `${KERNEL_BYTES_MAX / 2 ** 20} MiB`;
+    throw fileError(file, `is larger than ${limit}; name a kernel without debug information`);
+  });
+  return inputOf(bytes, path, 'kernel', 'bad-kernel');
+}
+
+/** The uncompressed kernel in a vmlinux or a bzImage. */
+async function unpack(image: InputFile, signal?: AbortSignal): Promise<Buffer> {
+  if (sniffKernel(image.read(0, SNIFF_BYTES)) === 'elf') return image.read(0, image.sizeBytes);
+  const { compression, packedOffset, packedBytes, unpackedBytes } = readBzImage(image);
+  if (unpackedBytes > KERNEL_BYTES_MAX) {
+    const finding = `its payload is corrupt: it claims to unpack to ${unpackedBytes} bytes`;
+    throw fileError(image, `${finding}; copy or download it again`);
+  }
+  const packed = image.read(packedOffset, packedBytes);
+  const options = { limitBytes: unpackedBytes, label: image.label, signal };
+  const kernel = await decompress(compression, packed, options);
+  if (kernel.length === unpackedBytes) return kernel;
+  const finding = `its payload is corrupt: ${kernel.length} bytes instead of ${unpackedBytes}`;
+  throw fileError(image, `${finding}; copy or download it again`);
+}
+
+/** The configuration beside a kernel: config-VERSION next to vmlinuz-VERSION, or .config. */
+function configBeside(kernelPath: string): string | null {
+  const [, version] = /^(?:vmlinuz|vmlinux|bzImage)-(.+)$/.exec(basename(kernelPath)) ?? [];
+  const names = version ? [`config-${version}`] : ['config', '.config'];
+  for (const name of names) {
+    const path = join(dirname(kernelPath), name);
+    const status = statSync(path, { throwIfNoEntry: false });
+    if (!status?.isFile() || status.size > CONFIG_BYTES_MAX) continue;
+    const text = readFileSync(path, 'utf8');
+    // A file of this name may be anything: only the configuration of a 64-bit x86 kernel counts.
+    if (/^CONFIG_X86_64=y$/m.test(text)) return text;
+  }
+  return null;
+}
+
+/**
+ * Takes the ELF file out of a vmlinux or a bzImage and checks it. Throws FaradayError:
+ * 'bad-kernel', or 'host' where the tool to unpack it is not installed.
+ */
+export async function extractKernel(path: string, signal?: AbortSignal): Promise<Extracted> {
+  const image = readKernelFile(path);
+  const whole = await unpack(image, signal);
+  const parsed = parseElfKernel(inputOf(whole, path, 'kernel', 'bad-kernel'));
+  const config = configBeside(path) ?? findConfig(whole);
+  const traits = inspectKernel(whole, config);
+  const digest = sha256(image.read(0, image.sizeBytes));
+  return { kernel: shrinkElf(whole, parsed), sha256: digest, traits, config };
+}
+
+function readTraits(path: string): KernelTraits | null {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8')) as KernelTraits;
+  } catch {
+    return null; // not there, or damaged: made again
+  }
+}
+
+/** The ELF file in a bzImage, from the cache or put there. */
+async function cachedBzImage(path: string, signal?: AbortSignal): Promise<PlainKernel> {
+  const image = readKernelFile(path);
+  const key = sha256(CACHE_FORMAT, image.read(0, image.sizeBytes));
+  const folder = join(cacheFolder(), key);
+  const vmlinuxPath = join(folder, 'vmlinux');
+  const known = readTraits(join(folder, 'traits.json'));
+  if (known && existsSync(vmlinuxPath)) return { vmlinuxPath, traits: known };
+  return withTemporaryFolder(cacheFolder(), async (temporary) => {
+    const { kernel, traits } = await extractKernel(path, signal);
+    writeDurably(join(temporary, 'vmlinux'), kernel);
+    writeDurably(join(temporary, 'traits.json'), JSON.stringify(traits));
+    rmSync(folder, { recursive: true, force: true }); // incomplete, or we would not be here
+    publish(temporary, folder);
+    return { vmlinuxPath, traits };
+  });
+}
+
+/** An ELF kernel stays where it is; what was read of it is cached by the file's identity. */
+async function inspectedElf(path: string): Promise<PlainKernel> {
+  const { dev, ino, size, mtimeNs, ctimeNs } = statSync(path, { bigint: true });
+  const key = sha256(CACHE_FORMAT, [dev, ino, size, mtimeNs, ctimeNs].join());
+  const known = readTraits(join(cacheFolder(), `elf-${key}.json`));
+  if (known) return { vmlinuxPath: path, traits: known };
+  const image = readKernelFile(path);
+  parseElfKernel(image);
+  const traits = inspectKernel(image.read(0, image.sizeBytes), configBeside(path));
+  try {
+    await withTemporaryFolder(cacheFolder(), async (temporary) => {
+      writeDurably(join(temporary, 'traits.json'), JSON.stringify(traits));
+      renameSync(join(temporary, 'traits.json'), join(cacheFolder(), `elf-${key}.json`));
+    });
+  } catch {
+    // Without a cache the next start only takes a tenth of a second more.
+  }
+  return { vmlinuxPath: path, traits };
+}
+
+/**
+ * The ELF file for a kernel given by path, extracted into the cache where need be. Throws
+ * FaradayError: 'bad-kernel' or 'host'.
+ */
+export async function plainKernel(path: string, signal?: AbortSignal): Promise<PlainKernel> {
+  const format = withInput(path, 'kernel', 'bad-kernel', (file) => {
+    const found = sniffKernel(file.read(0, SNIFF_BYTES));
+    if (found === 'other') throw notAKernel(file);
+    return found;
+  });
+  return format === 'elf' ? inspectedElf(path) : cachedBzImage(path, signal);
+}

@@ -1,0 +1,85 @@
+// What `--kernel` means: a stored kernel's name, or a path. And what a run needs besides it.
+import { existsSync } from 'node:fs';
+import type { FilesystemType } from '../boot/sniff.ts';
+import { FaradayError } from '../errors.ts';
+import { plainKernel } from './extract.ts';
+import { cachedInitramfs, DEFAULT_FILESYSTEM } from './import.ts';
+import type { KernelTraits } from './inspect.ts';
+import { needsNoModules } from './modules.ts';
+import { type KernelEntry, noSuchKernel, storedKernel } from './store.ts';
+
+export interface ResolvedKernel {
+  vmlinuxPath: string; // an ELF file, ready for composeMachine()
+  initramfsPath?: string; // stored kernels only: the boot initramfs with its modules
+  version?: string;
+  acpi: boolean; // composeMachine() wants to know
+  traits: KernelTraits;
+  stored?: KernelEntry;
+}
+
+function fromStore(stored: KernelEntry): ResolvedKernel {
+  const { vmlinuxPath, initramfsPath, version, traits } = stored;
+  const kernel = { vmlinuxPath, initramfsPath, traits, acpi: traits.acpi, stored };
+  return { ...kernel, version: version ?? undefined };
+}
+
+/**
+ * Finds a kernel: the stored one of that name (write './NAME' for a file of the same name), else
+ * the file, extracted into the cache where need be. Throws FaradayError.
+ */
+export async function resolveKernel(
+  nameOrPath: string,
+  signal?: AbortSignal,
+): Promise<ResolvedKernel> {
+  const stored = storedKernel(nameOrPath);
+  if (stored !== null) return fromStore(stored);
+  if (!nameOrPath.includes('/') && !existsSync(nameOrPath)) {
+    const reason = noSuchKernel(nameOrPath).message;
+    throw new FaradayError('bad-kernel', reason.replace('not in', 'no such file, and not in'));
+  }
+  const { vmlinuxPath, traits } = await plainKernel(nameOrPath, signal);
+  return { vmlinuxPath, traits, acpi: traits.acpi, version: traits.version ?? undefined };
+}
+
+/** What a guest boots from. */
+export interface BootKernel {
+  vmlinuxPath: string;
+  initrd?: string; // a path
+  acpi: boolean;
+  version?: string;
+}
+
+export interface BootKernelOptions {
+  kernel: string; // a path or a stored name
+  initrd?: string; // the user's own: then nothing is added
+  root?: { filesystem?: FilesystemType }; // the root disk, where there is one; see sniffFilesystem()
+  signal?: AbortSignal;
+}
+
+function checkStoredFilesystem(stored: KernelEntry, filesystem: FilesystemType): void {
+  if (stored.filesystems.includes(filesystem)) return;
+  if (needsNoModules(stored.traits, filesystem) || stored.builtIn.includes(filesystem)) return;
+  const finding = `has no modules for the root disk's file system ${filesystem}`;
+  const fix = `import it again with --filesystem ${filesystem}`;
+  throw new FaradayError('bad-kernel', `stored kernel ${stored.name}: ${finding}; ${fix}`);
+}
+
+/**
+ * Everything `run` needs of a kernel: the ELF file, and the initrd to boot it with, made on the
+ * fly where the root disk needs modules. Throws FaradayError.
+ */
+export async function bootKernel(options: BootKernelOptions): Promise<BootKernel> {
+  const { kernel, initrd, root, signal } = options;
+  const resolved = await resolveKernel(kernel, signal);
+  const { vmlinuxPath, initramfsPath, acpi, version, stored, traits } = resolved;
+  const plain = { vmlinuxPath, acpi, version };
+  if (initrd !== undefined) return { ...plain, initrd };
+  if (root === undefined) return plain;
+  const filesystem = root.filesystem ?? DEFAULT_FILESYSTEM;
+  if (stored) {
+    checkStoredFilesystem(stored, filesystem);
+    return { ...plain, initrd: initramfsPath };
+  }
+  const made = await cachedInitramfs(traits, { kernelPath: kernel, filesystem, signal });
+  return { ...plain, initrd: made };
+}

@@ -1,0 +1,97 @@
+// Stored kernels: one folder for each under $XDG_DATA_HOME/faraday/kernels, with
+//   vmlinux         the ELF file, smaller by what no guest loads
+//   config          the kernel's configuration, where it was found
+//   initramfs.cpio  Faraday's init and the modules, where the kernel needs any
+//   meta.json       StoredKernel
+import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import type { FilesystemType } from '../boot/sniff.ts';
+import { FaradayError } from '../errors.ts';
+import { storeFolder } from './folders.ts';
+import type { KernelTraits } from './inspect.ts';
+
+export const META_VERSION = 1;
+const META_BYTES_MAX = 1024 * 1024;
+// No separators, no leading dot or dash: a name is a folder of the store and nothing else.
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._+~-]{0,63}$/;
+
+/** meta.json of a stored kernel. */
+export interface StoredKernel {
+  metaVersion: number;
+  name: string;
+  version: string | null; // the kernel's release
+  source: string; // file name of what was imported
+  sourceSha256: string;
+  modules: string[]; // in loading order
+  filesystems: FilesystemType[]; // those a root disk may have
+  builtIn: string[]; // drivers Faraday cares for that need no module
+  traits: KernelTraits;
+}
+
+/** A stored kernel and where its files are. */
+export interface KernelEntry extends StoredKernel {
+  vmlinuxPath: string;
+  initramfsPath?: string; // undefined: the kernel needs no modules
+}
+
+/** Throws FaradayError('bad-usage') for a name that is not allowed. */
+export function checkKernelName(name: string): void {
+  if (NAME.test(name)) return;
+  const shown = JSON.stringify(name.slice(0, 80));
+  const rule = 'use up to 64 letters, digits and . _ + ~ -, starting with a letter or digit';
+  throw new FaradayError('bad-usage', `kernel name ${shown}: not allowed; ${rule}`);
+}
+
+function readMeta(path: string): StoredKernel | null {
+  try {
+    if (statSync(path).size > META_BYTES_MAX) return null;
+    const meta = JSON.parse(readFileSync(path, 'utf8')) as StoredKernel;
+    const lists = [meta.modules, meta.filesystems, meta.builtIn];
+    const complete = lists.every(Array.isArray) && typeof meta.traits === 'object';
+    return meta.metaVersion === META_VERSION && complete ? meta : null;
+  } catch {
+    return null;
+  }
+}
+
+/** The stored kernel of that name, null where there is none. Throws FaradayError('bad-kernel'). */
+export function storedKernel(name: string): KernelEntry | null {
+  if (!NAME.test(name)) return null;
+  const folder = join(storeFolder(), name);
+  if (!existsSync(folder)) return null;
+  const meta = readMeta(join(folder, 'meta.json'));
+  const vmlinuxPath = join(folder, 'vmlinux');
+  if (meta === null || !existsSync(vmlinuxPath)) {
+    const fix = `run: faraday kernel remove ${name}, then import it again`;
+    throw new FaradayError('bad-kernel', `stored kernel ${name}: is damaged; ${fix}`);
+  }
+  const initramfsPath = join(folder, 'initramfs.cpio');
+  const entry: KernelEntry = { ...meta, name, vmlinuxPath };
+  return existsSync(initramfsPath) ? { ...entry, initramfsPath } : entry;
+}
+
+/** The names of all stored kernels, sorted. */
+export function storedNames(): string[] {
+  try {
+    return readdirSync(storeFolder(), { withFileTypes: true })
+      .filter((entry) => entry.isDirectory() && NAME.test(entry.name))
+      .map((entry) => entry.name)
+      .sort();
+  } catch {
+    return []; // no store yet
+  }
+}
+
+/** Removes a stored kernel. Throws FaradayError('bad-usage') where there is none of that name. */
+export function removeKernel(name: string): void {
+  checkKernelName(name);
+  const folder = join(storeFolder(), name);
+  if (!existsSync(folder)) throw noSuchKernel(name);
+  rmSync(folder, { recursive: true });
+}
+
+export function noSuchKernel(name: string): FaradayError {
+  const stored = storedNames();
+  const known = stored.length > 0 ? `stored are: ${stored.join(', ')}` : 'none is stored yet';
+  return new FaradayError('bad-usage', `kernel ${name}: not in the store; ${known}`);
+}
