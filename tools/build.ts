@@ -1,0 +1,86 @@
+// npm run build: the core, the shim, the guest's init and the bundle, each when its inputs changed.
+import { existsSync, mkdirSync, renameSync } from 'node:fs';
+import { join } from 'node:path';
+import { build as bundle } from 'esbuild';
+import { FaradayError } from '../host/errors.ts';
+import { buildGuest } from './build-guest.ts';
+import { buildShim } from './build-shim.ts';
+import { REPOSITORY } from './cache.ts';
+import { run } from './command.ts';
+import { withLock } from './lock.mjs';
+import { step } from './progress.mjs';
+import { inputHash, recordStep, type StepName, staleSteps } from './stamps.mjs';
+
+const buildFolder = join(REPOSITORY, 'build');
+
+/** Compiles assembly/ for release. */
+async function buildCore(): Promise<void> {
+  const compiler = join(REPOSITORY, 'node_modules/assemblyscript/bin/asc.js');
+  // Its settings are in asconfig.json, which it looks for in the current folder.
+  const result = await run(process.execPath, [compiler, '--target', 'release'], {
+    cwd: REPOSITORY,
+    env: { NODE_EXTRA_CA_CERTS: undefined },
+    acceptStatus: [1],
+  });
+  if (result.status !== 0 || !existsSync(join(buildFolder, 'core.wasm'))) {
+    const output = `${result.stdout}${result.stderr}`.trim();
+    throw new FaradayError('internal', `the core does not compile:\n${output}`);
+  }
+}
+
+/** Bundles host/ and commander into one file; the core and the addon stay beside it. */
+async function buildBundle(): Promise<void> {
+  const target = join(buildFolder, 'faraday.js');
+  const temporary = `${target}.${process.pid}`;
+  try {
+    await bundle({
+      absWorkingDir: REPOSITORY,
+      entryPoints: ['host/main.ts'],
+      outfile: temporary,
+      bundle: true,
+      platform: 'node',
+      format: 'esm',
+      target: 'node20',
+      logLevel: 'silent',
+      // commander is CommonJS and requires Node's own modules, which an ES module cannot.
+      banner: {
+        js:
+          "import { createRequire as requireFrom } from 'node:module';\n" +
+          'const require = requireFrom(import.meta.url);',
+      },
+    });
+  } catch (error) {
+    throw new FaradayError('internal', `the host does not bundle:\n${(error as Error).message}`);
+  }
+  renameSync(temporary, target);
+}
+
+const BUILDERS: Record<StepName, () => Promise<unknown>> = {
+  core: buildCore,
+  shim: buildShim,
+  guest: async () => buildGuest(),
+  bundle: buildBundle,
+};
+
+/** Brings every output up to date. Throws a FaradayError with the failing tool's output. */
+async function build(): Promise<void> {
+  mkdirSync(buildFolder, { recursive: true });
+  await withLock(
+    join(buildFolder, 'build.lock'),
+    async () => {
+      for (const name of staleSteps()) {
+        const hash = inputHash(name);
+        await step('build', name, BUILDERS[name]);
+        recordStep(name, hash);
+      }
+    },
+    () => process.stderr.write('build: waiting for another build of this folder\n'),
+  );
+}
+
+try {
+  await build();
+} catch (error) {
+  process.stderr.write(`build: ${(error as Error).message}\n`);
+  process.exitCode = error instanceof FaradayError && error.code === 'host' ? error.exitCode : 1;
+}

@@ -1,0 +1,89 @@
+// What `npm run build` makes of what, and whether it is up to date. build/stamps.json holds for each
+// step the hash of its inputs at its last success: file times say nothing after a checkout.
+// Plain JavaScript, because tools/setup.mjs asks before anything is installed.
+import { createHash } from 'node:crypto';
+import {
+  existsSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const stampsPath = join(root, 'build/stamps.json');
+
+/** @typedef {'core' | 'shim' | 'guest' | 'bundle'} StepName */
+
+/**
+ * Inputs are files and whole folders.
+ * @type {Record<StepName, { inputs: string[], output: string }>}
+ */
+export const STEPS = {
+  core: {
+    inputs: ['assembly', 'asconfig.json', 'node_modules/assemblyscript/package.json'],
+    output: 'build/core.wasm',
+  },
+  shim: {
+    inputs: ['shim', 'assembly/abi.ts', 'host/shim.ts', 'tools/build-shim.ts'],
+    output: 'build/faraday.node',
+  },
+  guest: { inputs: ['guest', 'tools/build-guest.ts'], output: 'build/init' },
+  bundle: {
+    inputs: ['host', 'assembly/abi.ts', 'package.json', 'package-lock.json', 'tools/build.ts'],
+    output: 'build/faraday.js',
+  },
+};
+
+/** @param {string} path @returns {string[]} every file at or under `path`, in a fixed order */
+function filesUnder(path) {
+  if (!statSync(path).isDirectory()) {
+    return [path];
+  }
+  return readdirSync(path)
+    .sort()
+    .flatMap((name) => filesUnder(join(path, name)));
+}
+
+/** @param {StepName} name @returns {string} a hash of all the step's inputs */
+export function inputHash(name) {
+  const hash = createHash('sha256').update(process.arch);
+  for (const input of STEPS[name].inputs) {
+    const path = join(root, input);
+    for (const file of existsSync(path) ? filesUnder(path) : []) {
+      hash
+        .update(`${file.slice(root.length)}\0`)
+        .update(readFileSync(file))
+        .update('\0');
+    }
+  }
+  return hash.digest('hex');
+}
+
+/** @returns {Partial<Record<StepName, string>>} */
+function readStamps() {
+  try {
+    return JSON.parse(readFileSync(stampsPath, 'utf8'));
+  } catch {
+    return {}; // Not built yet, or cut off: everything is built again.
+  }
+}
+
+/** @returns {StepName[]} the steps whose output is missing or made of other inputs, in build order */
+export function staleSteps() {
+  const stamps = readStamps();
+  const names = /** @type {StepName[]} */ (Object.keys(STEPS));
+  return names.filter(
+    (name) => !existsSync(join(root, STEPS[name].output)) || stamps[name] !== inputHash(name),
+  );
+}
+
+/** @param {StepName} name @param {string} hash of the inputs as they were when the step began */
+export function recordStep(name, hash) {
+  const temporary = `${stampsPath}.${process.pid}`;
+  writeFileSync(temporary, JSON.stringify({ ...readStamps(), [name]: hash }));
+  renameSync(temporary, stampsPath);
+}
