@@ -1,6 +1,7 @@
 // Keyboard controller without a keyboard: it answers a kernel's probe at once and resets the machine.
-// IBM PS/2 Hardware Interface Technical Reference, 'Keyboard and Auxiliary Device Controller', as
-// Linux's i8042 driver uses it. Left out: keyboard, mouse, their interrupts, the A20 gate.
+// IBM PS/2 Hardware Interface Technical Reference, section 'Keyboard and Auxiliary Device
+// Controller', as Linux's i8042 driver uses it. Left out: keyboard, mouse, their interrupts, the A20
+// gate.
 //
 // I8042 (at PORT_DEVICE):
 //   +0 control u8 (command byte)  +1 data u8 (output buffer)  +2 full u8 (output buffer holds a byte)
