@@ -62,8 +62,14 @@ export class Device {
     return this.dead ? 0xffffffff : this.cage.value();
   }
 
-  record(): Uint8Array {
-    return this.cage.record();
+  /** A copy of the request record; null where the cage's claims about it were a trap. */
+  record(): Uint8Array | null {
+    const copy: { record: Uint8Array | null } = { record: null };
+    this.call((cage) => {
+      copy.record = cage.record();
+      return 0;
+    });
+    return copy.record;
   }
 
   /** Incidents since start, those of instances lost to traps included; only what happened. */

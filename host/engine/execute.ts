@@ -14,6 +14,7 @@ import {
 import type { DiskDevice, VirtioDevice } from '../boot/image.ts';
 import type { DiskReport } from '../report.ts';
 import type { BlockResult, Vm } from '../shim.ts';
+import { virtioName } from './bus.ts';
 import type { Device } from './device.ts';
 
 export interface Executed {
@@ -38,7 +39,7 @@ export class Executor {
       if (disk.kind !== 'virtio-blk') continue;
       const { id, path, readOnly } = disk;
       const counts = { requests: 0, bytesRead: 0, bytesWritten: 0, errors: 0, lastError: null };
-      this.disks.set(id, { disk, report: { id, path, readOnly, ...counts } });
+      this.disks.set(virtioName(disk), { disk, report: { id, path, readOnly, ...counts } });
     }
   }
 

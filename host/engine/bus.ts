@@ -1,0 +1,129 @@
+// Which device answers at which port or address (docs/memory-map.md), and how each is made.
+import {
+  KIND_ACPI_PM,
+  KIND_BOOT_TIMER,
+  KIND_I8042,
+  KIND_PVPANIC,
+  KIND_RTC,
+  KIND_SERIAL,
+  KIND_VIRTIO_BLK,
+  KIND_VIRTIO_RNG,
+  PORT_ACPI_PM,
+  PORT_BOOT_TIMER,
+  PORT_I8042_COMMAND,
+  PORT_I8042_DATA,
+  PORT_PVPANIC,
+  PORT_RTC,
+  PORT_SERIAL,
+} from '../../assembly/abi.ts';
+import type { MachineImage, VirtioDevice } from '../boot/image.ts';
+import { SERIAL_PIN, VIRTIO_MMIO_BYTES, VIRTIO_MMIO_START } from '../boot/layout.ts';
+import { Cage, encodeBlkConfig, encodeRngConfig, GuestMemory } from '../core.ts';
+import { Device, type DeviceOptions } from './device.ts';
+
+const NO_PIN = -1;
+
+/** A device where the guest sees it; offsets count from `base`. */
+export interface Place {
+  device: Device;
+  base: number;
+  prepare?: () => void; // runs before each access
+}
+
+export interface BusOptions {
+  now: () => number;
+  unixSeconds: () => number;
+  onTrap: DeviceOptions['onTrap'];
+}
+
+interface PortPlan {
+  name: string;
+  kind: number;
+  ports: readonly [first: number, last: number];
+  pin?: number;
+}
+
+/** Offsets count from the first port: the i8042 has data at 0 and its command port at 4. */
+const PORT_PLANS: readonly PortPlan[] = [
+  { name: 'serial', kind: KIND_SERIAL, ports: [PORT_SERIAL, PORT_SERIAL + 7], pin: SERIAL_PIN },
+  { name: 'i8042', kind: KIND_I8042, ports: [PORT_I8042_DATA, PORT_I8042_COMMAND] },
+  { name: 'rtc', kind: KIND_RTC, ports: [PORT_RTC, PORT_RTC + 1] },
+  { name: 'acpi-pm', kind: KIND_ACPI_PM, ports: [PORT_ACPI_PM, PORT_ACPI_PM + 2] },
+  { name: 'pvpanic', kind: KIND_PVPANIC, ports: [PORT_PVPANIC, PORT_PVPANIC] },
+];
+
+const BOOT_TIMER_PLAN: PortPlan = {
+  name: 'boot-timer',
+  kind: KIND_BOOT_TIMER,
+  ports: [PORT_BOOT_TIMER, PORT_BOOT_TIMER],
+};
+
+const NO_CONFIG = new Uint8Array(0);
+
+/** The report's name of a virtio device. The prefix keeps a disk's id apart from other devices. */
+export function virtioName(device: VirtioDevice): string {
+  return device.kind === 'virtio-blk' ? `disk:${device.id}` : device.kind;
+}
+
+/** All devices of a machine, by port and by window. */
+export class Bus {
+  readonly devices: Device[] = [];
+  readonly serial: Device;
+  private readonly memory: GuestMemory;
+  private readonly options: BusOptions;
+  private readonly ports = new Map<number, Place>();
+  private readonly windows: Place[] = []; // by index of the page from VIRTIO_MMIO_START
+
+  constructor(image: MachineImage, memory: ArrayBuffer, options: BusOptions) {
+    this.memory = new GuestMemory(memory);
+    this.options = options;
+    const plans = image.bootTimer ? [...PORT_PLANS, BOOT_TIMER_PLAN] : PORT_PLANS;
+    for (const plan of plans) this.addPorts(plan);
+    for (const device of image.virtio) this.addWindow(device);
+    this.serial = this.ports.get(PORT_SERIAL)!.device;
+  }
+
+  port(port: number): Place | undefined {
+    return this.ports.get(port);
+  }
+
+  mmio(address: number): Place | undefined {
+    return this.windows[Math.floor((address - VIRTIO_MMIO_START) / VIRTIO_MMIO_BYTES)];
+  }
+
+  private addDevice(name: string, pin: number, kind: number, config: Uint8Array): Device {
+    const { now, onTrap } = this.options;
+    const create = () => new Cage(kind, this.memory, config);
+    const device = new Device({ name, pin, create, now, onTrap });
+    this.devices.push(device);
+    return device;
+  }
+
+  private addPorts({ name, kind, ports: [first, last], pin }: PortPlan): void {
+    const device = this.addDevice(name, pin ?? NO_PIN, kind, NO_CONFIG);
+    const place: Place = { device, base: first };
+    if (kind === KIND_RTC) place.prepare = () => this.tellTime(device);
+    for (let port = first; port <= last; port++) {
+      // Between the i8042's two ports lie the PC speaker's and the NMI register: not ours.
+      if (kind === KIND_I8042 && port !== first && port !== last) continue;
+      this.ports.set(port, place);
+    }
+  }
+
+  private addWindow(virtio: VirtioDevice): void {
+    const { address, pin } = virtio.slot;
+    const isDisk = virtio.kind === 'virtio-blk';
+    const kind = isDisk ? KIND_VIRTIO_BLK : KIND_VIRTIO_RNG;
+    const config = isDisk ? encodeBlkConfig(virtio) : encodeRngConfig();
+    const device = this.addDevice(virtioName(virtio), pin, kind, config);
+    const index = (address - VIRTIO_MMIO_START) / VIRTIO_MMIO_BYTES;
+    this.windows[index] = { device, base: address };
+  }
+
+  /** The core has no clock: an RTC hears the time before each access. */
+  private tellTime(rtc: Device): void {
+    const time = new Uint8Array(8);
+    new DataView(time.buffer).setBigUint64(0, BigInt(this.options.unixSeconds()), true);
+    rtc.call((cage) => cage.input(time));
+  }
+}

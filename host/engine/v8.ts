@@ -1,0 +1,298 @@
+// The reference engine: cages as WebAssembly instances, one vCPU stepped from a short loop.
+// docs/design.md, 'Two engines, one module'. Synchronous on purpose: while the guest runs, Node's
+// event loop does not turn; the shim's watcher thread kicks the vCPU out when there is news.
+import {
+  BOOT_TIMER_MARKER,
+  EFFECT_INPUT_SPACE,
+  EFFECT_IRQ,
+  EFFECT_MARKER,
+  EFFECT_MORE,
+  EFFECT_OUTPUT,
+  EFFECT_PANIC,
+  EFFECT_POWER_OFF,
+  EFFECT_REBOOT,
+  EFFECT_REQUEST,
+} from '../../assembly/abi.ts';
+import type { MachineImage } from '../boot/image.ts';
+import type { Log } from '../log.ts';
+import type { ExitCause } from '../report.ts';
+import * as native from '../shim.ts';
+import { Bus, type Place } from './bus.ts';
+import { EscapeParser, PendingInput } from './console.ts';
+import type { Device } from './device.ts';
+import { Executor } from './execute.ts';
+import { loadImage } from './load.ts';
+
+const INPUT_CHUNK_BYTES = 4096;
+const ALL_ONES = 0xffffffff;
+
+const EXIT_NAMES = [
+  'kicked',
+  'io-read',
+  'io-write',
+  'mmio-read',
+  'mmio-write',
+  'halt',
+  'shutdown',
+  'fail-entry',
+  'internal-error',
+  'system-event',
+  'unknown',
+];
+
+const SIGNALS = [
+  { event: native.EVENT_SIGINT, name: 'SIGINT' },
+  { event: native.EVENT_SIGTERM, name: 'SIGTERM' },
+  { event: native.EVENT_SIGHUP, name: 'SIGHUP' },
+];
+
+export interface EngineOptions {
+  log: Log;
+  inputFd: number;
+  outputFd: number;
+  terminal: boolean; // raw mode and the Ctrl-A escape
+  now: () => number; // milliseconds since process start
+  unixSeconds: () => number;
+}
+
+export interface EngineResult {
+  cause: ExitCause;
+  signal: string | null;
+  detail: string | null;
+  crash: native.CrashState | null;
+  firstInstructionMs: number;
+  markerMs: number | null;
+  endMs: number;
+  exits: Uint32Array; // by exit kind
+  exitNames: readonly string[];
+  unclaimedExits: number; // accesses no device answers
+  devices: readonly Device[];
+  executor: Executor;
+}
+
+type Stop = Pick<EngineResult, 'cause' | 'signal' | 'detail'>;
+
+function stopped(cause: ExitCause, detail: string | null = null): Stop {
+  return { cause, signal: null, detail };
+}
+
+class Machine {
+  private readonly vm: native.Vm;
+  private readonly watcher: native.Watcher;
+  private readonly options: EngineOptions;
+  private readonly bus: Bus;
+  private readonly executor: Executor;
+  private readonly record: DataView;
+  private readonly exits = new Uint32Array(EXIT_NAMES.length);
+  private readonly input = new PendingInput();
+  private readonly escape = new EscapeParser();
+  private unclaimedExits = 0;
+  private markerMs: number | null = null;
+  private stop: Stop | null = null;
+
+  constructor(image: MachineImage, vm: native.Vm, watcher: native.Watcher, options: EngineOptions) {
+    this.vm = vm;
+    this.watcher = watcher;
+    this.options = options;
+    this.record = new DataView(vm.exit);
+    this.executor = new Executor(vm, image.virtio);
+    this.bus = new Bus(image, vm.memory, {
+      now: options.now,
+      unixSeconds: options.unixSeconds,
+      onTrap: (device, dead, reason) => {
+        const state = dead ? 'second trap within a second, out of service' : 'restarted';
+        options.log('error', `device ${device.name} trapped (${reason}): ${state}`);
+      },
+    });
+  }
+
+  run(): EngineResult {
+    const firstInstructionMs = this.options.now();
+    while (!this.stop) this.handle(this.vm.run());
+    const crashed = this.stop.cause === 'triple-fault' || this.stop.cause === 'kvm-error';
+    return {
+      ...this.stop,
+      crash: crashed ? this.vm.crashState() : null,
+      firstInstructionMs,
+      markerMs: this.markerMs,
+      endMs: this.options.now(),
+      exits: this.exits,
+      exitNames: EXIT_NAMES,
+      unclaimedExits: this.unclaimedExits,
+      devices: this.bus.devices,
+      executor: this.executor,
+    };
+  }
+
+  private handle(kind: number): void {
+    this.exits[kind]++;
+    switch (kind) {
+      case native.EXIT_IO_READ:
+      case native.EXIT_IO_WRITE:
+      case native.EXIT_MMIO_READ:
+      case native.EXIT_MMIO_WRITE:
+        return this.access(kind);
+      case native.EXIT_KICKED:
+        return this.takeEvents();
+      case native.EXIT_SHUTDOWN:
+        this.stop = stopped('triple-fault');
+        return;
+      default:
+        this.stop = stopped('kvm-error', this.describeExit(kind));
+    }
+  }
+
+  private describeExit(kind: number): string {
+    const code = this.record.getBigUint64(native.EXIT_RECORD_ADDRESS, true);
+    return `${EXIT_NAMES[kind] ?? `exit ${kind}`}, code ${code}`;
+  }
+
+  private access(kind: number): void {
+    // The record holds 64 bits; no address Faraday decodes needs more than 2^53.
+    const address = Number(this.record.getBigUint64(native.EXIT_RECORD_ADDRESS, true));
+    const width = this.record.getUint32(native.EXIT_RECORD_WIDTH, true);
+    const isPort = kind === native.EXIT_IO_READ || kind === native.EXIT_IO_WRITE;
+    const isRead = kind === native.EXIT_IO_READ || kind === native.EXIT_MMIO_READ;
+    const place = isPort ? this.bus.port(address) : this.bus.mmio(address);
+    if (place) {
+      place.device.exits++;
+      if (isRead) this.read(place, address - place.base, width);
+      else this.write(place, address - place.base, width);
+      return;
+    }
+    this.unclaimedExits++;
+    if (isRead) this.answer(ALL_ONES, width);
+  }
+
+  /** Widths past 4 only meet all ones: no register of ours is that wide. */
+  private answer(value: number, width: number): void {
+    this.record.setUint32(native.EXIT_RECORD_DATA, value, true);
+    this.record.setUint32(native.EXIT_RECORD_DATA + 4, width > 4 ? ALL_ONES : 0, true);
+  }
+
+  private read(place: Place, offset: number, width: number): void {
+    const { device } = place;
+    place.prepare?.();
+    const effects = device.call((cage) => cage.read(offset, width));
+    this.answer(device.value(), width);
+    this.apply(device, effects);
+  }
+
+  private write(place: Place, offset: number, width: number): void {
+    const { device } = place;
+    place.prepare?.();
+    const value = this.record.getUint32(native.EXIT_RECORD_DATA, true);
+    const effects = device.call((cage) => cage.write(offset, width, value));
+    // The only register whose write yields requests is QueueNotify: its value names the queue.
+    if (effects & (EFFECT_REQUEST | EFFECT_MORE)) this.drain(device, effects, value);
+    this.apply(device, effects);
+  }
+
+  /** Carries out what an entry of the cage answered. */
+  private apply(device: Device, effects: number): void {
+    if (effects === 0) return;
+    if (effects & EFFECT_IRQ) this.vm.pulseIrq(device.pin);
+    if (effects & EFFECT_OUTPUT) this.consoleOut(device);
+    if (effects & EFFECT_INPUT_SPACE) this.feedInput();
+    if (effects & EFFECT_MARKER) this.marker(device.value());
+    if (effects & EFFECT_POWER_OFF) this.stop ??= stopped('power-off');
+    if (effects & EFFECT_REBOOT) this.stop ??= stopped('reboot');
+    if (effects & EFFECT_PANIC) this.stop ??= stopped('panic', 'told by pvpanic');
+  }
+
+  /** Executes requests until the queue is empty: the guest is stopped, so the ring is finite. */
+  private drain(device: Device, first: number, queue: number): void {
+    let effects = first;
+    while (effects & (EFFECT_REQUEST | EFFECT_MORE)) {
+      if (effects & EFFECT_REQUEST) {
+        const record = device.record();
+        if (!record) return; // the claim was a trap: the device starts anew, without requests
+        const { tag, result, bytes } = this.executor.execute(device, record);
+        this.pulse(
+          device,
+          device.call((cage) => cage.complete(tag, result, bytes)),
+        );
+      }
+      effects = device.call((cage) => cage.next(queue));
+      this.pulse(device, effects);
+    }
+  }
+
+  private pulse(device: Device, effects: number): void {
+    if (effects & EFFECT_IRQ) this.vm.pulseIrq(device.pin);
+  }
+
+  private consoleOut(device: Device): void {
+    const effects = device.call((cage) => cage.next(0));
+    if (!(effects & EFFECT_REQUEST)) return;
+    const record = device.record();
+    if (!record) return;
+    let bytes = this.executor.consoleBytes(record);
+    while (bytes.length > 0) {
+      const written = this.watcher.writeOutput(bytes);
+      bytes = bytes.subarray(written);
+      // A full console holds the guest up here; a signal or Ctrl-A x must still get through.
+      if (bytes.length > 0) this.takeEvents();
+      if (this.stop) return;
+    }
+    this.pulse(device, effects);
+  }
+
+  private marker(byte: number): void {
+    if (byte !== BOOT_TIMER_MARKER || this.markerMs !== null) return;
+    this.markerMs = this.options.now();
+    this.options.log('info', `guest reached user space after ${this.markerMs.toFixed(0)} ms`);
+  }
+
+  private takeEvents(): void {
+    const events = this.watcher.takeEvents();
+    for (const { event, name } of SIGNALS) {
+      if (events & event) this.stop ??= { cause: 'signal', signal: name, detail: null };
+    }
+    if (events & native.EVENT_INPUT) this.readInput();
+  }
+
+  private readInput(): void {
+    if (!this.input.empty) return; // read on once the guest took the last chunk
+    const typed = this.watcher.readInput(INPUT_CHUNK_BYTES);
+    if (typed === null) return this.watcher.watchInput();
+    if (typed.length === 0) return; // the end: stop looking
+    const { bytes, quit } = this.options.terminal
+      ? this.escape.parse(typed)
+      : { bytes: typed, quit: false };
+    if (quit) this.stop ??= stopped('console-quit');
+    this.input.fill(bytes);
+    this.feedInput();
+  }
+
+  private feedInput(): void {
+    const serial = this.bus.serial;
+    const before = this.input.empty;
+    this.input.offer((bytes) => {
+      const effects = serial.call((cage) => cage.input(bytes));
+      const accepted = serial.dead ? bytes.length : serial.value();
+      this.pulse(serial, effects);
+      return accepted;
+    });
+    if (this.input.empty && !before) this.watcher.watchInput();
+  }
+}
+
+/** Boots `image` and stays with it to its end. Throws FaradayError or a NativeError. */
+export function runV8(image: MachineImage, options: EngineOptions): EngineResult {
+  const vm = native.shim().createVm({ memoryBytes: image.memoryBytes, cpuCount: image.cpuCount });
+  try {
+    loadImage(vm, image);
+    const { inputFd, outputFd } = options;
+    const watcher = native.shim().createWatcher(vm, { inputFd, outputFd, signals: true });
+    try {
+      if (options.terminal) native.shim().terminalRaw(inputFd);
+      return new Machine(image, vm, watcher, options).run();
+    } finally {
+      native.shim().terminalRestore();
+      watcher.close();
+    }
+  } finally {
+    vm.close();
+  }
+}
