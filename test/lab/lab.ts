@@ -170,6 +170,8 @@ export async function runInLab(options: LabOptions): Promise<LabResult> {
   }
   const image = await hostImage();
   const job = mkdtempSync(join(tmpdir(), 'faraday-lab-'));
+  const removeJob = () => rmSync(job, { recursive: true, force: true });
+  process.once('exit', removeJob);
   try {
     const nonce = randomBytes(12).toString('hex');
     writeJob(job, image, nonce, options);
@@ -189,6 +191,7 @@ export async function runInLab(options: LabOptions): Promise<LabResult> {
       options.onNote?.(`lab: died (${death}), starting it again`);
     }
   } finally {
-    rmSync(job, { recursive: true, force: true });
+    process.off('exit', removeJob);
+    removeJob();
   }
 }

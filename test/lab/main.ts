@@ -44,6 +44,12 @@ function parseOptions(args: string[]): LabOptions {
   };
 }
 
+const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
+
+// To exit, rather than to be killed, lets the lab remove its files.
+for (const [name, number] of Object.entries(SIGNALS)) {
+  process.once(name, () => process.exit(128 + number));
+}
 try {
   const result = await runInLab({
     ...parseOptions(process.argv.slice(2)),
