@@ -35,6 +35,10 @@ export const EVENT_SIGINT = 2;
 export const EVENT_SIGTERM = 4;
 export const EVENT_SIGHUP = 8;
 
+// Node 20 takes no external ArrayBuffer beyond 4 GiB: see GuestMemory.windows.
+export const WINDOW_OVERLAP = 0x100000;
+export const WINDOW_STRIDE = 0x100000000 - WINDOW_OVERLAP;
+
 export interface VmOptions {
   memoryBytes: number; // a multiple of 4096
   cpuCount: number; // 1 to 255; this engine runs vCPU 0 only, CPUID is set up for as many
@@ -52,7 +56,13 @@ export interface CrashState {
 
 /** Guest RAM and what executes requests on it; works without KVM. */
 export interface GuestMemory {
-  /** Guest RAM, one mapping: gpa below 3 GiB at its own offset, gpa from 4 GiB on at gpa - 1 GiB. */
+  /**
+   * Guest RAM as one row of bytes: gpa below 3 GiB at its own offset, gpa from 4 GiB on at
+   * gpa - 1 GiB. Window i begins at offset i * WINDOW_STRIDE and overlaps the next one, so that any
+   * access of up to WINDOW_OVERLAP bytes lies in the window where it begins. One window up to 4 GiB.
+   */
+  readonly windows: readonly ArrayBuffer[];
+  /** The first window: all of RAM where that is no more than 4 GiB. */
   readonly memory: ArrayBuffer;
   /** Reads a file range into guest RAM. Throws ERANGE when it does not fit, EIO when the file ends. */
   loadFile(fd: number, fileOffset: number, lengthBytes: number, address: number): void;

@@ -8,12 +8,14 @@
 // the environment's cleanup hook.
 #include <napi.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "abi.h"
 #include "addon-values.h"
 #include "block.h"
 #include "entropy.h"
@@ -109,7 +111,7 @@ struct Machine final : Record {
   struct vcpu vcpu = {};
   exit_record exit = {};
   Watch *watch = nullptr;
-  Napi::Reference<Napi::ArrayBuffer> buffers[2]; // weak: `memory` and `exit`
+  std::vector<Napi::Reference<Napi::ArrayBuffer>> buffers; // weak: the windows and `exit`
 };
 
 struct Watch final : Record {
@@ -202,12 +204,12 @@ Value close_machine(const CallbackInfo &info) {
   bool detached = true;
   machine->close();
   for (auto &buffer : machine->buffers) {
-    Napi::ArrayBuffer value = buffer.IsEmpty() ? Napi::ArrayBuffer() : buffer.Value();
-    if (value.IsEmpty()) continue;
+    Napi::ArrayBuffer value = buffer.Value();
+    if (value.IsEmpty()) continue; // collected already
     detached &= napi_detach_arraybuffer(info.Env(), value) == napi_ok;
-    buffer.Reset();
   }
   if (detached) memory_unmap(&machine->memory);
+  machine->buffers.clear();
   return info.Env().Undefined();
 }
 
@@ -374,14 +376,32 @@ Value close_watcher(const CallbackInfo &info) {
 // Tells a machine's object from any other that is passed to createWatcher().
 constexpr napi_type_tag kMachineTag = {0x9d1c5be27f6a4e03, 0xb0a3f4412c86d75e};
 
-/** An ArrayBuffer over native memory; `slot` remembers it for close(). */
-Napi::ArrayBuffer share(Env env, Machine *machine, void *data, size_t bytes, size_t slot) {
-  Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(
-      env, data, bytes, [](Env, void *, Machine *self) { release(nullptr, nullptr, self); },
-      machine);
-  machine->references++;
-  machine->buffers[slot] = Napi::Reference<Napi::ArrayBuffer>::New(buffer, 0);
+/** An ArrayBuffer over native memory that lives as long as `machine`; close() takes it back. */
+Napi::ArrayBuffer share(Env env, Machine *machine, void *data, size_t bytes) {
+  napi_value value = nullptr;
+  machine->references++; // given back by release(), which Node calls even where this fails
+  if (napi_create_external_arraybuffer(env, data, bytes, release, machine, &value) != napi_ok) {
+    failure problem;
+    fail(&problem, ENOMEM, "napi_create_external_arraybuffer", "%zu bytes", bytes);
+    throw_failure(env, problem);
+  }
+  Napi::ArrayBuffer buffer(env, value);
+  machine->buffers.push_back(Napi::Reference<Napi::ArrayBuffer>::New(buffer, 0));
   return buffer;
+}
+
+/** Guest RAM in windows, since Node 20 takes no external buffer beyond 4 GiB. */
+void expose_windows(Napi::Object object, Machine *machine) {
+  constexpr uint64_t kStride = SHIM_WINDOW_STRIDE;
+  const guest_memory &memory = machine->memory;
+  Napi::Array windows = Napi::Array::New(object.Env());
+  for (uint64_t start = 0; start == 0 || start + SHIM_WINDOW_OVERLAP < memory.bytes;
+       start += kStride) {
+    uint64_t bytes = std::min(memory.bytes - start, kStride + SHIM_WINDOW_OVERLAP);
+    windows[windows.Length()] = share(object.Env(), machine, memory.base + start, bytes);
+  }
+  object.Set("windows", windows);
+  object.Set("memory", windows.Get(0u));
 }
 
 Napi::Object expose_memory(Env env, Machine *machine) {
@@ -391,7 +411,7 @@ Napi::Object expose_memory(Env env, Machine *machine) {
   add_method<execute_block>(object, "executeBlock", machine);
   add_method<execute_entropy>(object, "executeEntropy", machine);
   add_method<close_machine>(object, "close", machine);
-  object.Set("memory", share(env, machine, machine->memory.base, machine->memory.bytes, 0));
+  expose_windows(object, machine);
   return object;
 }
 
@@ -401,7 +421,7 @@ Napi::Object expose_machine(Env env, Machine *machine) {
   add_method<run>(object, "run", machine);
   add_method<pulse_irq>(object, "pulseIrq", machine);
   add_method<crash_state>(object, "crashState", machine);
-  object.Set("exit", share(env, machine, &machine->exit, sizeof machine->exit, 1));
+  object.Set("exit", share(env, machine, &machine->exit, sizeof machine->exit));
   napi_wrap(env, object, machine, release, machine, nullptr);
   machine->references++;
   napi_type_tag_object(env, object, &kMachineTag);

@@ -78,7 +78,9 @@ static int mmio_exit(struct vcpu *vcpu) {
   record->width = run->mmio.len;
   record->data = 0;
   if (run->mmio.is_write) {
-    memcpy(&record->data, run->mmio.data, sizeof run->mmio.data);
+    // KVM leaves old bytes behind the ones written.
+    memcpy(&record->data, run->mmio.data,
+           run->mmio.len < sizeof record->data ? run->mmio.len : sizeof record->data);
     return SHIM_EXIT_MMIO_WRITE;
   }
   vcpu->answer = ANSWER_MMIO;
