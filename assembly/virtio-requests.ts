@@ -3,14 +3,16 @@
 //
 // No state of its own: queues in Virtq, requests the host has in InFlight.
 import {
-  EFFECT_MORE, EFFECT_REQUEST, INCIDENT_NOTIFY, INCIDENT_TAG, TAG_GENERATION_SHIFT, TAG_HEAD_MASK,
+  EFFECT_MORE, EFFECT_REQUEST, INCIDENT_MEMORY, INCIDENT_NOTIFY, INCIDENT_TAG, TAG_GENERATION_SHIFT, TAG_HEAD_MASK,
   TAG_QUEUE_MASK, TAG_QUEUE_SHIFT,
 } from "./abi";
 import { inFlight } from "./in-flight";
 import { incident } from "./registers";
 import { virtioBroken, virtioRunning } from "./virtio";
 import { deviceComplete, deviceQueueCount, deviceRequest } from "./virtio-device";
-import { POP_BROKEN, POP_EMPTY, WALK_OK, virtq, virtqPop, virtqPush, virtqWalk } from "./virtq";
+import {
+  POP_BROKEN, POP_EMPTY, WALK_BROKEN, WALK_OK, virtq, virtqPop, virtqPush, virtqWalk,
+} from "./virtq";
 
 // @ts-ignore: decorator
 @inline function live(queueIndex: u32): bool {
@@ -38,6 +40,7 @@ function drain(queueIndex: u32): u32 {
     if (head == POP_EMPTY) return effects;
     if (head <= POP_BROKEN) return effects | virtioBroken(POP_BROKEN - head);
     const fault = virtqWalk(queueIndex, head);
+    if (fault == WALK_BROKEN) return effects | virtioBroken(INCIDENT_MEMORY);
     if (fault == WALK_OK) {
       effects |= deviceRequest(queueIndex, head);
       if (effects & EFFECT_REQUEST) return effects | EFFECT_MORE;

@@ -41,8 +41,9 @@ const CHAIN_BYTES_MAX: u64 = 1 << 32; // §2.7.4.2
 // Answers of virtqPop() that are no head; a broken ring is POP_BROKEN minus its incident.
 export const POP_EMPTY: i32 = -1;
 export const POP_BROKEN: i32 = -2;
-// Answer of virtqWalk(): otherwise the incident that spoils the chain.
+// Answers of virtqWalk() that are no incident of the chain: the table itself may be out of RAM.
 export const WALK_OK: i32 = -1;
+export const WALK_BROKEN: i32 = -2;
 
 @unmanaged export class Virtq {
   descTable: u64;
@@ -130,7 +131,7 @@ function askForKick(queue: Virtq): i32 {
 
 /**
  * Copies the chain at `head` into SEGMENTS and describes it in Chain.
- * Returns WALK_OK, or the incident that makes the chain unusable.
+ * Returns WALK_OK, WALK_BROKEN, or the incident that makes the chain unusable.
  */
 export function virtqWalk(index: u32, head: u32): i32 {
   const queue = virtq(index);
@@ -144,7 +145,9 @@ export function virtqWalk(index: u32, head: u32): i32 {
   let readableBytes: u64 = 0;
   let totalBytes: u64 = 0;
   for (;;) {
-    if (!guestRead(table + (<u64>next << 4), DESCRIPTOR, DESC_BYTES)) return INCIDENT_MEMORY;
+    if (!guestRead(table + (<u64>next << 4), DESCRIPTOR, DESC_BYTES)) {
+      return indirect ? INCIDENT_MEMORY : WALK_BROKEN;
+    }
     const address = load<u64>(DESCRIPTOR);
     const length = load<u32>(DESCRIPTOR, DESC_LEN);
     const flags: u32 = load<u16>(DESCRIPTOR, DESC_FLAGS);
