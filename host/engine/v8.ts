@@ -261,20 +261,22 @@ class Machine {
       ? this.escape.parse(typed)
       : { bytes: typed, quit: false };
     if (quit) this.stop ??= stopped('console-quit');
+    // An escape key alone leaves nothing for the guest, and the next key must still be seen.
+    if (bytes.length === 0) return this.watcher.watchInput();
     this.input.fill(bytes);
     this.feedInput();
   }
 
   private feedInput(): void {
+    if (this.input.empty) return;
     const serial = this.bus.serial;
-    const before = this.input.empty;
     this.input.offer((bytes) => {
       const effects = serial.call((cage) => cage.input(bytes));
       const accepted = serial.dead ? bytes.length : serial.value();
       this.pulse(serial, effects);
       return accepted;
     });
-    if (this.input.empty && !before) this.watcher.watchInput();
+    if (this.input.empty) this.watcher.watchInput();
   }
 }
 
