@@ -272,13 +272,16 @@ static void load_modules(void) {
 }
 
 static void wait_for_root(void) {
+  if (!after(option.root, "/dev/")) {
+    say("only a device such as /dev/vda is understood, not root=", option.root, 0);
+    leave();
+  }
   long limit = option.wait ? ROOTWAIT_MS : WAIT_MS;
   for (long waited = 0; waited < limit; waited += WAIT_STEP_MS) {
     if (call(__NR_access, (word)option.root, 0, 0, 0, 0) == 0) return;
     sleep_ms(WAIT_STEP_MS);
   }
-  if (after(option.root, "/dev/")) say("no such disk: root=", option.root, 0);
-  else say("only a device such as /dev/vda is understood, not root=", option.root, 0);
+  say("no such disk: root=", option.root, 0);
   leave();
 }
 

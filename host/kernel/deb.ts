@@ -91,14 +91,13 @@ export async function unpackPackage(
   const { progress, signal } = options;
   const limits = { timeout: TIME_LIMIT_MS, killSignal: 'SIGKILL' as const, signal };
   const excludes = LEFT_OUT.map((name) => `--exclude=*/kernel/${name}/*`);
-  const parts = ['./boot', './lib/modules', './usr/lib/modules'];
   const target = ['-x', '-f', '-', '-C', folder, '--no-same-owner', '--no-same-permissions'];
   progress('unpacking the package');
   const reader = spawn('dpkg-deb', ['--fsys-tarfile', path], {
     stdio: ['ignore', 'pipe', 'pipe'],
     ...limits,
   });
-  const writer = spawn('tar', [...target, ...excludes, ...parts], {
+  const writer = spawn('tar', [...target, ...excludes], {
     stdio: ['pipe', 'ignore', 'pipe'],
     ...limits,
   });
@@ -113,12 +112,9 @@ export async function unpackPackage(
     const reason = read.complaints[0].replace(/^dpkg-deb: (?:error: )?/, '') || 'it took too long';
     throw damaged(path, `cannot be unpacked (${reason}); download it again`);
   }
-  // Parts that are missing are no failure: modules lie in either of two places.
-  const trouble = written.complaints.find(
-    (line) => !/Not found in archive|delayed from/.test(line),
-  );
-  if (written.status !== 0 && trouble !== undefined) {
-    throw damaged(path, `cannot be unpacked to ${folder} (${trouble || 'tar was stopped'})`);
+  if (written.status !== 0) {
+    const reason = written.complaints[0] || 'tar was stopped';
+    throw new FaradayError('host', `${folder}: cannot be unpacked to (${reason}); free some space`);
   }
   return { kernelPath: findKernel(path, folder), modulesRoot: folder };
 }

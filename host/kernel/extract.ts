@@ -19,7 +19,6 @@ const CACHE_FORMAT = '1'; // part of every cache key: raise it when cached files
 /** What an image holds. */
 export interface Extracted {
   kernel: Buffer; // an ELF file, checked, without what no guest loads
-  sha256: string; // of the image
   traits: KernelTraits;
   config: string | null; // the kernel's configuration, where it was found
 }
@@ -87,8 +86,7 @@ export async function extractKernel(path: string, signal?: AbortSignal): Promise
   const parsed = parseElfKernel(inputOf(whole, path, 'kernel', 'bad-kernel'));
   const config = configBeside(path) ?? findConfig(whole);
   const traits = inspectKernel(whole, config);
-  const digest = sha256(image.read(0, image.sizeBytes));
-  return { kernel: shrinkElf(whole, parsed), sha256: digest, traits, config };
+  return { kernel: shrinkElf(whole, parsed), traits, config };
 }
 
 function readTraits(path: string): KernelTraits | null {

@@ -1,5 +1,5 @@
 // Importing a kernel: into the store by name, or on the fly into the cache.
-import { existsSync, mkdirSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { withInput } from '../boot/file.ts';
 import { type FilesystemType, SNIFF_BYTES } from '../boot/sniff.ts';
@@ -112,7 +112,7 @@ export async function importKernel(options: ImportOptions): Promise<KernelEntry>
     const [kernelPath, modulesDir] = await openSource(options, temporary);
     progress('extracting the kernel');
     const extracted = await extractKernel(kernelPath, signal);
-    const { traits, sha256: sourceSha256 } = extracted;
+    const { traits } = extracted;
     const name = options.name ?? traits.version ?? basename(source);
     refuseStored(name);
     progress('collecting modules');
@@ -124,10 +124,9 @@ export async function importKernel(options: ImportOptions): Promise<KernelEntry>
       name,
       version: traits.version,
       source: basename(source),
-      sourceSha256,
+      sourceSha256: sha256(readFileSync(source)),
       modules: modules.map((module) => module.name),
       filesystems,
-      builtIn: traits.builtIn,
       traits,
     };
     progress('storing');

@@ -5,7 +5,6 @@ import { FaradayError } from '../errors.ts';
 import { plainKernel } from './extract.ts';
 import { cachedInitramfs, DEFAULT_FILESYSTEM } from './import.ts';
 import type { KernelTraits } from './inspect.ts';
-import { needsNoModules } from './modules.ts';
 import { type KernelEntry, noSuchKernel, storedKernel } from './store.ts';
 
 export interface ResolvedKernel {
@@ -58,7 +57,7 @@ export interface BootKernelOptions {
 
 function checkStoredFilesystem(stored: KernelEntry, filesystem: FilesystemType): void {
   if (stored.filesystems.includes(filesystem)) return;
-  if (needsNoModules(stored.traits, filesystem) || stored.builtIn.includes(filesystem)) return;
+  if (stored.traits.builtIn.includes(filesystem)) return;
   const finding = `has no modules for the root disk's file system ${filesystem}`;
   const fix = `import it again with --filesystem ${filesystem}`;
   throw new FaradayError('bad-kernel', `stored kernel ${stored.name}: ${finding}; ${fix}`);

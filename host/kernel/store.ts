@@ -21,10 +21,9 @@ export interface StoredKernel {
   name: string;
   version: string | null; // the kernel's release
   source: string; // file name of what was imported
-  sourceSha256: string;
+  sourceSha256: string; // of that file
   modules: string[]; // in loading order
   filesystems: FilesystemType[]; // those a root disk may have
-  builtIn: string[]; // drivers Faraday cares for that need no module
   traits: KernelTraits;
 }
 
@@ -46,9 +45,8 @@ function readMeta(path: string): StoredKernel | null {
   try {
     if (statSync(path).size > META_BYTES_MAX) return null;
     const meta = JSON.parse(readFileSync(path, 'utf8')) as StoredKernel;
-    const lists = [meta.modules, meta.filesystems, meta.builtIn];
-    const complete = lists.every(Array.isArray) && typeof meta.traits === 'object';
-    return meta.metaVersion === META_VERSION && complete ? meta : null;
+    const lists = [meta.modules, meta.filesystems, meta.traits?.builtIn];
+    return meta.metaVersion === META_VERSION && lists.every(Array.isArray) ? meta : null;
   } catch {
     return null;
   }
