@@ -53,6 +53,9 @@ export const STATE_BYTES = 0x18000;
 export const COUNTERS = 0x8000;
 export const COUNTER_COUNT = 16;
 
+// The kind the device was initialised with, u32.
+export const STATE_KIND = 0x8040;
+
 // --- Incidents: indexes into COUNTERS -----------------------------------------------------------
 
 export const INCIDENT_WIDTH = 0; // an access of a width or alignment the register does not allow

@@ -1,18 +1,18 @@
 // Validation of a whole state region, before a restored device runs for the first time.
 // No specification: the rules are what the other files keep true about their own state.
 import {
-  CAGE_MEMORY_BYTES, INVALID_CONFIG, INVALID_KIND, INVALID_STATE, KIND_ACPI_PM, KIND_BOOT_TIMER,
+  BLK_CONFIG_BYTES, CAGE_MEMORY_BYTES, INVALID_CONFIG, INVALID_KIND, INVALID_STATE, KIND_ACPI_PM, KIND_BOOT_TIMER,
   KIND_I8042, KIND_PVPANIC, KIND_RTC, KIND_SERIAL, KIND_VIRTIO_BLK, KIND_VIRTIO_RNG,
-  QUEUE_COUNT_MAX, QUEUE_SIZE_MAX, TAG_GENERATION_MASK, VALID,
+  QUEUE_COUNT_MAX, QUEUE_SIZE_MAX, RNG_CONFIG_BYTES, TAG_GENERATION_MASK, VALID,
 } from "./abi";
-import { i8042Valid } from "./i8042";
+import { I8042_BYTES, i8042Valid } from "./i8042";
 import { inFlight } from "./in-flight";
 import {
   CONFIG, DEVICE_KIND, IN_FLIGHT, IN_FLIGHT_QUEUE_BYTES, PORT_DEVICE, QUEUES, STATE_END, VIRTIO,
 } from "./layout";
-import { rtcValid } from "./rtc";
-import { serialValid } from "./serial";
-import { virtioRunning } from "./virtio";
+import { RTC_BYTES, rtcValid } from "./rtc";
+import { SERIAL_BYTES, serialValid } from "./serial";
+import { Virtio, virtioRunning } from "./virtio";
 import {
   deviceConfigValid, deviceQueueCount, deviceRequestKind,
 } from "./virtio-device";
@@ -22,26 +22,30 @@ import { virtq } from "./virtq";
 /** VALID, or the first INVALID_* found. */
 export function checkState(): u32 {
   if (!zero(DEVICE_KIND + 4, CONFIG) || !zero(STATE_END, CAGE_MEMORY_BYTES)) return INVALID_STATE;
-  const kind = load<u32>(DEVICE_KIND);
-  switch (kind) {
-    case KIND_VIRTIO_BLK:
-    case KIND_VIRTIO_RNG:
-      if (!zero(PORT_DEVICE, QUEUES)) return INVALID_STATE;
-      if (!deviceConfigValid()) return INVALID_CONFIG;
-      return virtioMmioValid() && queuesValid() ? VALID : INVALID_STATE;
-    case KIND_SERIAL: return portDevice(serialValid());
-    case KIND_I8042: return portDevice(i8042Valid());
-    case KIND_RTC: return portDevice(rtcValid());
+  switch (load<u32>(DEVICE_KIND)) {
+    case KIND_VIRTIO_BLK: return virtioDevice(BLK_CONFIG_BYTES);
+    case KIND_VIRTIO_RNG: return virtioDevice(RNG_CONFIG_BYTES);
+    case KIND_SERIAL: return portDevice(serialValid(), SERIAL_BYTES);
+    case KIND_I8042: return portDevice(i8042Valid(), I8042_BYTES);
+    case KIND_RTC: return portDevice(rtcValid(), RTC_BYTES);
     case KIND_BOOT_TIMER:
     case KIND_ACPI_PM:
-    case KIND_PVPANIC: return portDevice(zero(PORT_DEVICE, QUEUES));
+    case KIND_PVPANIC: return portDevice(true, 0);
     default: return INVALID_KIND;
   }
 }
 
-function portDevice(valid: bool): u32 {
-  const others = zero(CONFIG, PORT_DEVICE) && zero(QUEUES, STATE_END);
-  return valid && others ? VALID : INVALID_STATE;
+function virtioDevice(configBytes: usize): u32 {
+  const rest = zero(CONFIG + ((configBytes + 3) & ~3), VIRTIO) &&
+    zero(VIRTIO + offsetof<Virtio>(), QUEUES);
+  if (!rest) return INVALID_STATE;
+  if (!deviceConfigValid()) return INVALID_CONFIG;
+  return virtioMmioValid() && queuesValid() ? VALID : INVALID_STATE;
+}
+
+function portDevice(valid: bool, stateBytes: usize): u32 {
+  const rest = zero(CONFIG, PORT_DEVICE) && zero(PORT_DEVICE + stateBytes, STATE_END);
+  return valid && rest ? VALID : INVALID_STATE;
 }
 
 function queuesValid(): bool {

@@ -43,6 +43,8 @@ const AUX_CLOCK_STUCK: u8 = 0x01; // makes a driver give up on the auxiliary por
 const OUTPUT_PORT_IDLE: u8 = 0x03; // reset line high (not in reset), A20 on
 const OUTPUT_PORT_RESET: u32 = 1 << 0; // active low
 
+export const I8042_BYTES: usize = 8; // of state
+
 @unmanaged class I8042 {
   control: u8;
   data: u8;

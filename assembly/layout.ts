@@ -12,10 +12,10 @@
 //   0x6040 one descriptor    0x6060 request header    0x6080 used element    0x6100 config space
 import {
   CAGE_MEMORY_BYTES, COUNTERS, COUNTER_COUNT, INBOX, INBOX_BYTES, OUTBOX, OUTBOX_BYTES,
-  QUEUE_COUNT_MAX, QUEUE_SIZE_MAX, REQUEST, REQUEST_BYTES_MAX, STATE, STATE_BYTES,
+  QUEUE_COUNT_MAX, QUEUE_SIZE_MAX, REQUEST, REQUEST_BYTES_MAX, STATE, STATE_BYTES, STATE_KIND,
 } from "./abi";
 
-export const DEVICE_KIND: usize = STATE + 0x40;
+export const DEVICE_KIND: usize = STATE_KIND;
 export const CONFIG: usize = STATE + 0x80;
 export const CONFIG_BYTES_MAX: usize = 0x80;
 export const VIRTIO: usize = STATE + 0x100;

@@ -35,6 +35,7 @@ const REGISTER_D_VRT: u8 = 0x80; // the battery is good
 
 const CMOS: usize = PORT_DEVICE + 64;
 const CMOS_BYTES: usize = 128;
+export const RTC_BYTES: usize = 64 + CMOS_BYTES; // of state
 const TIME_MAX: u64 = 253402300799; // 9999-12-31 23:59:59: what two BCD bytes of year can say
 const SECONDS_PER_DAY: u64 = 86400;
 

@@ -65,6 +65,7 @@ const DIVISOR_POWER_ON: u8 = 12; // 9,600 baud
 const RECEIVE_FIFO: usize = PORT_DEVICE + 16;
 const TRANSMIT_FIFO: usize = PORT_DEVICE + 32;
 const FIFO_BYTES: u8 = 16;
+export const SERIAL_BYTES: usize = 48; // of state
 
 @unmanaged class Serial {
   ier: u8;
@@ -90,7 +91,7 @@ if (offsetof<Serial>() != 14) ERROR("Serial moved: snapshots would break");
 }
 
 export function serialReset(): void {
-  memory.fill(PORT_DEVICE, 0, 48);
+  memory.fill(PORT_DEVICE, 0, SERIAL_BYTES);
   const self = device();
   self.dll = DIVISOR_POWER_ON;
   self.source = UART_IIR_NO_INT;

@@ -27,9 +27,9 @@ import {
   COUNTERS,
   INBOX,
   INBOX_BYTES,
+  INVALID_KIND,
   OUTBOX_VALUE,
   QUEUE_SIZE_MAX,
-  RANGE_COUNT_MAX,
   RANGE_STRIDE,
   REQUEST,
   REQUEST_BYTES_MAX,
@@ -42,6 +42,7 @@ import {
   RNG_CONFIG_QUEUE_SIZE,
   STATE,
   STATE_BYTES,
+  STATE_KIND,
   VALID,
 } from '../assembly/abi.ts';
 import { FaradayError } from './errors.ts';
@@ -263,6 +264,20 @@ export function coreModule(): WebAssembly.Module {
   return compiled;
 }
 
+/**
+ * The size of the request record in a cage's memory. One that claims more than its place holds comes
+ * from a broken cage, and is reported as a trap would be.
+ */
+export function recordBytes(cage: DataView): number {
+  const inline = cage.getUint32(REQUEST + REQUEST_KIND, true) === REQUEST_KIND_CONSOLE_OUT;
+  const tail = inline
+    ? Number(cage.getBigUint64(REQUEST + REQUEST_LENGTH, true))
+    : cage.getUint32(REQUEST + REQUEST_RANGE_COUNT, true) * RANGE_STRIDE;
+  const size = REQUEST_RANGES + tail;
+  if (size <= REQUEST_BYTES_MAX) return size;
+  throw new WebAssembly.RuntimeError(`request record of ${size} bytes, past ${REQUEST_BYTES_MAX}`);
+}
+
 /** One device in one instance of the core. Every call that runs it returns effect bits. */
 export class Cage {
   readonly kind: number;
@@ -368,20 +383,9 @@ export class Cage {
     return this.#view.getBigUint64(OUTBOX_VALUE, true);
   }
 
-  /**
-   * A copy of the request record, cut to its size. A record that claims more than its place holds
-   * is a broken cage, and is reported as a trap would be.
-   */
+  /** A copy of the request record, cut to its size. */
   record(): Uint8Array {
-    const console = this.#view.getUint32(REQUEST + REQUEST_KIND, true) === REQUEST_KIND_CONSOLE_OUT;
-    const tail = console
-      ? Number(this.#view.getBigUint64(REQUEST + REQUEST_LENGTH, true))
-      : this.#view.getUint32(REQUEST + REQUEST_RANGE_COUNT, true) * RANGE_STRIDE;
-    if (tail > REQUEST_BYTES_MAX - REQUEST_RANGES) {
-      const limit = `${RANGE_COUNT_MAX} ranges`;
-      throw new WebAssembly.RuntimeError(`request record of ${tail} bytes, past ${limit}`);
-    }
-    return this.#bytes.slice(REQUEST, REQUEST + REQUEST_RANGES + tail);
+    return this.#bytes.slice(REQUEST, REQUEST + recordBytes(this.#view));
   }
 
   /** How often each incident happened. */
@@ -408,6 +412,8 @@ export class Cage {
       throw new FaradayError('internal', what);
     }
     this.#bytes.set(state, STATE);
+    // The core cannot know which device this cage is meant to be.
+    if (this.#view.getUint32(STATE_KIND, true) !== this.kind) return INVALID_KIND;
     return this.#core.check();
   }
 }
