@@ -1,4 +1,4 @@
-// JavaScript values into C ones, with every check, and failures into JavaScript errors.
+// JavaScript values into C ones, with every check; C structures and failures into JavaScript ones.
 #pragma once
 
 #include <napi.h>
@@ -7,8 +7,11 @@
 #include <cmath>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "failure.h"
+#include "request.h"
+#include "vcpu.h"
 
 namespace addon {
 
@@ -83,6 +86,92 @@ inline uint64_t to_bits64(Value value, const char *name) {
     throw_argument(value.Env(), "setRegisters", std::string(name) + " is no 64-bit BigInt");
   }
   return bits;
+}
+
+// --- Structures ---------------------------------------------------------------------------------
+
+inline vcpu_segment to_segment(Value value, const char *name) {
+  const char *call = "setRegisters";
+  Napi::Object segment = to_object(value, call, name);
+  auto field = [&](const char *key, double most) {
+    return static_cast<uint32_t>(to_integer(segment.Get(key), 0, most, call, key));
+  };
+  vcpu_segment result = {};
+  result.base = to_bits64(segment.Get("base"), "base");
+  result.limit = field("limit", UINT32_MAX);
+  result.selector = static_cast<uint16_t>(field("selector", UINT16_MAX));
+  result.type = static_cast<uint8_t>(field("type", 15));
+  result.present = static_cast<uint8_t>(field("present", 1));
+  result.dpl = static_cast<uint8_t>(field("dpl", 3));
+  result.db = static_cast<uint8_t>(field("db", 1));
+  result.s = static_cast<uint8_t>(field("s", 1));
+  result.l = static_cast<uint8_t>(field("l", 1));
+  result.g = static_cast<uint8_t>(field("g", 1));
+  return result;
+}
+
+inline vcpu_registers to_registers(Value value) {
+  const char *call = "setRegisters";
+  Napi::Object object = to_object(value, call, "registers");
+  auto wide = [&](const char *key) { return to_bits64(object.Get(key), key); };
+  auto limit = [&](const char *key) {
+    return static_cast<uint16_t>(to_integer(object.Get(key), 0, UINT16_MAX, call, key));
+  };
+  return {
+      .rip = wide("rip"),
+      .rsp = wide("rsp"),
+      .rbx = wide("rbx"),
+      .rsi = wide("rsi"),
+      .cr0 = wide("cr0"),
+      .cr3 = wide("cr3"),
+      .cr4 = wide("cr4"),
+      .efer = wide("efer"),
+      .gdt_base = wide("gdtBase"),
+      .idt_base = wide("idtBase"),
+      .gdt_limit = limit("gdtLimit"),
+      .idt_limit = limit("idtLimit"),
+      .code = to_segment(object.Get("code"), "code"),
+      .data = to_segment(object.Get("data"), "data"),
+      .task = to_segment(object.Get("task"), "task"),
+  };
+}
+
+/** Every register under its name in struct kvm_regs and kvm_sregs. */
+inline Napi::Object to_register_object(Env env, const vcpu_crash &crash) {
+  const kvm_regs &regs = crash.regs;
+  const kvm_sregs &sregs = crash.sregs;
+  const std::pair<const char *, uint64_t> scalars[] = {
+      {"rax", regs.rax}, {"rbx", regs.rbx}, {"rcx", regs.rcx},       {"rdx", regs.rdx},
+      {"rsi", regs.rsi}, {"rdi", regs.rdi}, {"rsp", regs.rsp},       {"rbp", regs.rbp},
+      {"r8", regs.r8},   {"r9", regs.r9},   {"r10", regs.r10},       {"r11", regs.r11},
+      {"r12", regs.r12}, {"r13", regs.r13}, {"r14", regs.r14},       {"r15", regs.r15},
+      {"rip", regs.rip}, {"cr0", sregs.cr0}, {"rflags", regs.rflags}, {"cr2", sregs.cr2},
+      {"cr3", sregs.cr3}, {"cr4", sregs.cr4}, {"cr8", sregs.cr8},     {"efer", sregs.efer},
+      {"apic_base", sregs.apic_base},
+      {"gdt.base", sregs.gdt.base}, {"gdt.limit", sregs.gdt.limit},
+      {"idt.base", sregs.idt.base}, {"idt.limit", sregs.idt.limit},
+  };
+  const std::pair<const char *, const kvm_segment *> segments[] = {
+      {"cs", &sregs.cs}, {"ds", &sregs.ds}, {"es", &sregs.es}, {"fs", &sregs.fs},
+      {"gs", &sregs.gs}, {"ss", &sregs.ss}, {"tr", &sregs.tr}, {"ldt", &sregs.ldt},
+  };
+  Napi::Object object = Napi::Object::New(env);
+  for (const auto &[name, value] : scalars) object.Set(name, Napi::BigInt::New(env, value));
+  for (const auto &[name, segment] : segments) {
+    std::string prefix = name;
+    object.Set(prefix + ".base", Napi::BigInt::New(env, static_cast<uint64_t>(segment->base)));
+    object.Set(prefix + ".selector",
+               Napi::BigInt::New(env, static_cast<uint64_t>(segment->selector)));
+  }
+  return object;
+}
+
+inline Value to_result(Env env, const request_result &result) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("result", result.result);
+  object.Set("bytes", static_cast<double>(result.bytes));
+  object.Set("errno", result.error ? errno_name(result.error) : "");
+  return object;
 }
 
 }  // namespace addon

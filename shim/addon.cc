@@ -1,11 +1,6 @@
 // The addon: the export table behind host/shim.ts and nothing else. Every export reads its
 // arguments, checks them, makes one call into the C shim, converts the answer and returns, or
 // throws an Error with `code` (an errno name), `errno` and `syscall`.
-//
-// Objects are plain ones whose methods carry their native record, so there is no `this` to get
-// wrong. A record lives until every method and buffer that refers to it is collected; close()
-// gives back what it holds at once. What is still open when the environment ends is closed by
-// the environment's cleanup hook.
 #include <napi.h>
 
 #include <algorithm>
@@ -13,136 +8,19 @@
 #include <cstring>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "abi.h"
+#include "addon-record.h"
 #include "addon-values.h"
 #include "block.h"
 #include "entropy.h"
 #include "lock.h"
-#include "memory.h"
 #include "probe.h"
 #include "terminal.h"
-#include "vcpu.h"
-#include "vm.h"
-#include "watch.h"
 
 namespace {
 
 using namespace addon;
-using Napi::CallbackInfo;
-using Napi::Env;
-using Napi::Value;
-
-// --- Records ------------------------------------------------------------------------------------
-
-struct Record;
-
-/** What one environment (the main thread's, a worker's) has open. */
-struct Environment {
-  std::vector<Record *> records;
-};
-
-struct Record {
-  explicit Record(Environment *owner) : environment(owner) { owner->records.push_back(this); }
-  virtual ~Record() { leave(); }
-
-  /** Gives back all that does not need the JavaScript engine. May be called again. */
-  virtual void close() = 0;
-
-  void leave() {
-    if (environment) std::erase(environment->records, this);
-    environment = nullptr;
-  }
-
-  Environment *environment;
-  int references = 0; // methods and buffers that JavaScript may still use
-  bool open = true;
-};
-
-void clean_up(Environment *environment) {
-  while (!environment->records.empty()) {
-    environment->records.back()->close();
-    environment->records.back()->leave();
-  }
-  delete environment;
-}
-
-void release(napi_env, void *, void *record) {
-  auto *self = static_cast<Record *>(record);
-  if (--self->references == 0) delete self;
-}
-
-/** Adds a method that carries its record. */
-template <Value (*Function)(const CallbackInfo &)>
-void add_method(Napi::Object object, const char *name, Record *record) {
-  Napi::Function function = Napi::Function::New<Function>(object.Env(), name, record);
-  napi_add_finalizer(object.Env(), function, nullptr, release, record, nullptr);
-  record->references++;
-  object.Set(name, function);
-}
-
-/** The record of the method being called. To be asked for after the arguments: reading those may
- * run JavaScript, which may close it. */
-template <typename Kind>
-Kind &record_of(const CallbackInfo &info, const char *call) {
-  auto *record = static_cast<Kind *>(info.Data());
-  if (record->open) return *record;
-  failure problem;
-  fail(&problem, EBADF, call, "%s is closed", Kind::kName);
-  throw_failure(info.Env(), problem);
-}
-
-struct Watch;
-
-/** Guest memory, and where `vcpu.fd` is there, the machine around it. */
-struct Machine final : Record {
-  static constexpr const char *kName = "the machine";
-
-  explicit Machine(Environment *owner) : Record(owner) {}
-  ~Machine() override {
-    close();
-    memory_unmap(&memory);
-  }
-  void close() override;
-
-  guest_memory memory = {nullptr, 0};
-  struct vm vm = {-1, -1};
-  struct vcpu vcpu = {};
-  exit_record exit = {};
-  Watch *watch = nullptr;
-  std::vector<Napi::Reference<Napi::ArrayBuffer>> buffers; // weak: the windows and `exit`
-};
-
-struct Watch final : Record {
-  static constexpr const char *kName = "the watcher";
-
-  explicit Watch(Environment *owner) : Record(owner) {}
-  ~Watch() override { close(); }
-  void close() override {
-    if (!open) return;
-    open = false;
-    watcher_stop(&watcher);
-    if (machine) machine->watch = nullptr;
-    machine = nullptr;
-  }
-
-  struct watcher watcher = {};
-  Machine *machine = nullptr; // until either is closed
-};
-
-/** The mapping stays until nothing can reach it: see close_machine() and the destructor. */
-void Machine::close() {
-  if (!open) return;
-  open = false;
-  if (watch) {
-    watcher_detach(&watch->watcher);
-    watch->machine = nullptr;
-    watch = nullptr;
-  }
-  vcpu_close(&vcpu);
-  vm_close(&vm);
-}
 
 // --- Methods of guest memory --------------------------------------------------------------------
 
@@ -168,14 +46,6 @@ Value load_bytes(const CallbackInfo &info) {
     throw_failure(info.Env(), problem);
   }
   return info.Env().Undefined();
-}
-
-Value to_result(Env env, const request_result &result) {
-  Napi::Object object = Napi::Object::New(env);
-  object.Set("result", result.result);
-  object.Set("bytes", static_cast<double>(result.bytes));
-  object.Set("errno", result.error ? errno_name(result.error) : "");
-  return object;
 }
 
 Value execute_block(const CallbackInfo &info) {
@@ -215,52 +85,6 @@ Value close_machine(const CallbackInfo &info) {
 
 // --- Methods of a machine -----------------------------------------------------------------------
 
-vcpu_segment to_segment(Value value, const char *name) {
-  const char *call = "setRegisters";
-  Napi::Object segment = to_object(value, call, name);
-  auto field = [&](const char *key, double most) {
-    return static_cast<uint32_t>(to_integer(segment.Get(key), 0, most, call, key));
-  };
-  vcpu_segment result = {};
-  result.base = to_bits64(segment.Get("base"), "base");
-  result.limit = field("limit", UINT32_MAX);
-  result.selector = static_cast<uint16_t>(field("selector", UINT16_MAX));
-  result.type = static_cast<uint8_t>(field("type", 15));
-  result.present = static_cast<uint8_t>(field("present", 1));
-  result.dpl = static_cast<uint8_t>(field("dpl", 3));
-  result.db = static_cast<uint8_t>(field("db", 1));
-  result.s = static_cast<uint8_t>(field("s", 1));
-  result.l = static_cast<uint8_t>(field("l", 1));
-  result.g = static_cast<uint8_t>(field("g", 1));
-  return result;
-}
-
-vcpu_registers to_registers(Value value) {
-  const char *call = "setRegisters";
-  Napi::Object object = to_object(value, call, "registers");
-  auto wide = [&](const char *key) { return to_bits64(object.Get(key), key); };
-  auto limit = [&](const char *key) {
-    return static_cast<uint16_t>(to_integer(object.Get(key), 0, UINT16_MAX, call, key));
-  };
-  return {
-      .rip = wide("rip"),
-      .rsp = wide("rsp"),
-      .rbx = wide("rbx"),
-      .rsi = wide("rsi"),
-      .cr0 = wide("cr0"),
-      .cr3 = wide("cr3"),
-      .cr4 = wide("cr4"),
-      .efer = wide("efer"),
-      .gdt_base = wide("gdtBase"),
-      .idt_base = wide("idtBase"),
-      .gdt_limit = limit("gdtLimit"),
-      .idt_limit = limit("idtLimit"),
-      .code = to_segment(object.Get("code"), "code"),
-      .data = to_segment(object.Get("data"), "data"),
-      .task = to_segment(object.Get("task"), "task"),
-  };
-}
-
 Value set_registers(const CallbackInfo &info) {
   vcpu_registers registers = to_registers(info[0]);
   auto &machine = record_of<Machine>(info, "setRegisters");
@@ -283,36 +107,6 @@ Value pulse_irq(const CallbackInfo &info) {
   failure problem;
   if (vm_pulse_irq(&machine.vm, pin, &problem)) throw_failure(info.Env(), problem);
   return info.Env().Undefined();
-}
-
-/** Every register under its name in struct kvm_regs and kvm_sregs. */
-Napi::Object to_register_object(Env env, const vcpu_crash &crash) {
-  const kvm_regs &regs = crash.regs;
-  const kvm_sregs &sregs = crash.sregs;
-  const std::pair<const char *, uint64_t> scalars[] = {
-      {"rax", regs.rax}, {"rbx", regs.rbx}, {"rcx", regs.rcx},       {"rdx", regs.rdx},
-      {"rsi", regs.rsi}, {"rdi", regs.rdi}, {"rsp", regs.rsp},       {"rbp", regs.rbp},
-      {"r8", regs.r8},   {"r9", regs.r9},   {"r10", regs.r10},       {"r11", regs.r11},
-      {"r12", regs.r12}, {"r13", regs.r13}, {"r14", regs.r14},       {"r15", regs.r15},
-      {"rip", regs.rip}, {"cr0", sregs.cr0}, {"rflags", regs.rflags}, {"cr2", sregs.cr2},
-      {"cr3", sregs.cr3}, {"cr4", sregs.cr4}, {"cr8", sregs.cr8},     {"efer", sregs.efer},
-      {"apic_base", sregs.apic_base},
-      {"gdt.base", sregs.gdt.base}, {"gdt.limit", sregs.gdt.limit},
-      {"idt.base", sregs.idt.base}, {"idt.limit", sregs.idt.limit},
-  };
-  const std::pair<const char *, const kvm_segment *> segments[] = {
-      {"cs", &sregs.cs}, {"ds", &sregs.ds}, {"es", &sregs.es}, {"fs", &sregs.fs},
-      {"gs", &sregs.gs}, {"ss", &sregs.ss}, {"tr", &sregs.tr}, {"ldt", &sregs.ldt},
-  };
-  Napi::Object object = Napi::Object::New(env);
-  for (const auto &[name, value] : scalars) object.Set(name, Napi::BigInt::New(env, value));
-  for (const auto &[name, segment] : segments) {
-    std::string prefix = name;
-    object.Set(prefix + ".base", Napi::BigInt::New(env, static_cast<uint64_t>(segment->base)));
-    object.Set(prefix + ".selector",
-               Napi::BigInt::New(env, static_cast<uint64_t>(segment->selector)));
-  }
-  return object;
 }
 
 Value crash_state(const CallbackInfo &info) {
@@ -431,7 +225,6 @@ Napi::Object expose_machine(Env env, Machine *machine) {
 Value create_memory(const CallbackInfo &info) {
   uint64_t bytes = to_u64(info[0], "createMemory", "memoryBytes");
   auto machine = std::make_unique<Machine>(static_cast<Environment *>(info.Data()));
-  machine->vcpu.fd = -1;
   failure problem;
   if (memory_map(&machine->memory, bytes, &problem)) throw_failure(info.Env(), problem);
   return expose_memory(info.Env(), machine.release());
@@ -445,7 +238,6 @@ Value create_vm(const CallbackInfo &info) {
   Value path = options.Get("kvmPath");
   std::string kvm_path = path.IsUndefined() ? "/dev/kvm" : path.ToString().Utf8Value();
   auto machine = std::make_unique<Machine>(static_cast<Environment *>(info.Data()));
-  machine->vcpu.fd = -1;
   failure problem;
   if (memory_map(&machine->memory, bytes, &problem)) throw_failure(info.Env(), problem);
   int kvm = kvm_open(kvm_path.c_str(), &problem);

@@ -17,6 +17,7 @@ import {
   EXIT_RECORD_ADDRESS,
   EXIT_RECORD_DATA,
   EXIT_RECORD_WIDTH,
+  type NativeError,
   shim,
   type Vm,
 } from '../host/shim.ts';
@@ -173,6 +174,17 @@ export function step(vm: Vm): Exit {
 /** Answers the read which step() returned. */
 export function answer(vm: Vm, data: bigint): void {
   new DataView(vm.exit).setBigUint64(EXIT_RECORD_DATA, data, true);
+}
+
+/** 'KVM_RUN EFAULT' for the native error which `action` throws. */
+export function failureOf(action: () => unknown): string {
+  try {
+    action();
+  } catch (error) {
+    const { syscall, code, message } = error as NativeError;
+    return code ? `${syscall} ${code}` : message;
+  }
+  return 'nothing thrown';
 }
 
 // --- Request records ----------------------------------------------------------------------------

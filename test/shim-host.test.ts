@@ -5,21 +5,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { type NativeError, shim } from '../host/shim.ts';
-import { kvmTest } from './bare-metal.ts';
+import { shim } from '../host/shim.ts';
+import { failureOf, kvmTest } from './bare-metal.ts';
 
 const addon = new URL('../build/faraday.node', import.meta.url).pathname;
 const folder = mkdtempSync(join(tmpdir(), 'faraday-host-'));
 test.after(() => rmSync(folder, { recursive: true }));
-
-function codeOf(action: () => unknown): string {
-  try {
-    action();
-  } catch (error) {
-    return `${(error as NativeError).syscall} ${(error as NativeError).code}`;
-  }
-  return 'nothing thrown';
-}
 
 // --- Locks --------------------------------------------------------------------------------------
 
@@ -57,13 +48,13 @@ test('readers share a lock and keep a writer out', () => {
   assert.is(otherProcessLocks(path, false), true);
   assert.is(otherProcessLocks(path, true), false);
   assert.is(
-    codeOf(() => shim().lockFile(reader, true)),
+    failureOf(() => shim().lockFile(reader, true)),
     'F_OFD_SETLK EBADF',
     'not writable',
   );
   closeSync(reader);
   assert.is(
-    codeOf(() => shim().lockFile(1 << 20, true)),
+    failureOf(() => shim().lockFile(1 << 20, true)),
     'F_OFD_SETLK EBADF',
   );
 });
@@ -147,11 +138,11 @@ test('raw mode comes back when a stopped process continues', () => {
 test('what is no terminal cannot become raw', () => {
   const fd = openSync('/dev/null', 'r');
   assert.is(
-    codeOf(() => shim().terminalRaw(fd)),
+    failureOf(() => shim().terminalRaw(fd)),
     'tcgetattr ENOTTY',
   );
   assert.is(
-    codeOf(() => shim().terminalRaw(-1)),
+    failureOf(() => shim().terminalRaw(-1)),
     'terminalRaw EINVAL',
   );
   shim().terminalRestore();

@@ -14,13 +14,12 @@ import {
   EXIT_IO_READ,
   EXIT_IO_WRITE,
   EXIT_KICKED,
-  type NativeError,
   shim,
   type Vm,
   type Watcher,
   type WatcherOptions,
 } from '../host/shim.ts';
-import { answer, assemble, boot, IDLE, kvmTest, realMode, step } from './bare-metal.ts';
+import { answer, assemble, boot, failureOf, IDLE, kvmTest, realMode, step } from './bare-metal.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'faraday-watch-'));
 test.after(() => rmSync(folder, { recursive: true }));
@@ -68,15 +67,6 @@ function runToEvents(vm: Vm, watcher: Watcher): number {
     const events = watcher.takeEvents();
     if (events !== 0) return events;
   }
-}
-
-function codeOf(action: () => unknown): string {
-  try {
-    action();
-  } catch (error) {
-    return `${(error as NativeError).syscall} ${(error as NativeError).code}`;
-  }
-  return 'nothing thrown';
 }
 
 for (const [what, code] of [
@@ -192,12 +182,12 @@ kvmTest('a closed watcher gives the signals back and kicks no more', () => {
   process.on('SIGHUP', onSignal);
   const first = shim().createWatcher(vm, options);
   assert.is(
-    codeOf(() => shim().createWatcher(vm, options)),
+    failureOf(() => shim().createWatcher(vm, options)),
     'createWatcher EINVAL',
   );
   const other = boot(assemble(IDLE), realMode());
   assert.is(
-    codeOf(() => shim().createWatcher(other, options)),
+    failureOf(() => shim().createWatcher(other, options)),
     'createWatcher EBUSY',
   );
   other.close();
@@ -205,7 +195,7 @@ kvmTest('a closed watcher gives the signals back and kicks no more', () => {
   process.kill(process.pid, 'SIGHUP');
   assert.is(vm.run(), EXIT_IO_WRITE);
   assert.is(
-    codeOf(() => first.takeEvents()),
+    failureOf(() => first.takeEvents()),
     'takeEvents EBADF',
   );
   const second = shim().createWatcher(vm, options);
@@ -237,7 +227,7 @@ kvmTest('wrong descriptors and foreign objects are refused', () => {
   const memory = shim().createMemory(4096) as Vm;
   const none = { inputFd: -1, outputFd: -1, signals: false };
   const create = (options: Partial<WatcherOptions>, target: Vm = vm) =>
-    codeOf(() => shim().createWatcher(target, { ...none, ...options }));
+    failureOf(() => shim().createWatcher(target, { ...none, ...options }));
   assert.is(create({ inputFd: 1 << 20 }), 'fcntl EBADF');
   assert.is(create({ outputFd: 1 << 20, signals: true }), 'fcntl EBADF');
   assert.is(create({ inputFd: -2 }), 'createWatcher EINVAL');
@@ -290,7 +280,7 @@ kvmTest('a reader that is gone swallows output, other errors are thrown', () => 
   const full = openSync('/dev/full', 'w');
   watched(assemble(IDLE), { outputFd: full }, (_vm, watcher) => {
     assert.is(
-      codeOf(() => watcher.writeOutput(new Uint8Array(1))),
+      failureOf(() => watcher.writeOutput(new Uint8Array(1))),
       'write ENOSPC',
     );
   });

@@ -12,7 +12,7 @@ import {
   renameSync,
   writeFileSync,
 } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as abi from '../assembly/abi.ts';
 import { FaradayError } from '../host/errors.ts';
@@ -84,7 +84,7 @@ function replaceFile(path: string, text: string): void {
 
 /** Runs a compiler; its complaint goes into the error, since nothing else explains it. */
 async function compile(compiler: string, args: string[]): Promise<void> {
-  if (!findCommand(compiler)) {
+  if (!(isAbsolute(compiler) ? existsSync(compiler) : findCommand(compiler))) {
     throw new FaradayError('host', `${compiler} not found: install it ('apt-get install g++')`);
   }
   const result = await run(compiler, args, { acceptStatus: [1] });

@@ -1,0 +1,66 @@
+// The build of the addon: numbers from one source, work only where something changed, clear errors.
+import { chmodSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { REQUEST_BYTES_MAX } from '../assembly/abi.ts';
+import { FaradayError } from '../host/errors.ts';
+import { EXIT_UNKNOWN } from '../host/shim.ts';
+import { abiHeader, buildShim, nodeHeaders } from '../tools/build-shim.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'faraday-build-'));
+const compiler = process.env.CC;
+
+test.after.each(() => {
+  if (compiler === undefined) delete process.env.CC;
+  else process.env.CC = compiler;
+});
+test.after(() => rmSync(folder, { recursive: true }));
+
+async function buildError(): Promise<FaradayError> {
+  try {
+    await buildShim();
+  } catch (error) {
+    assert.instance(error, FaradayError);
+    return error as FaradayError;
+  }
+  throw new Error('the build did not fail');
+}
+
+test('C sees the numbers of the core and of the seam', () => {
+  const header = abiHeader();
+  assert.match(header, new RegExp(`^#define ABI_REQUEST_BYTES_MAX ${REQUEST_BYTES_MAX}$`, 'm'));
+  assert.match(header, new RegExp(`^#define SHIM_EXIT_UNKNOWN ${EXIT_UNKNOWN}$`, 'm'));
+});
+
+test('a build without changes leaves the addon as it is', async () => {
+  const path = await buildShim();
+  const before = statSync(path);
+  assert.is(await buildShim(), path);
+  assert.is(statSync(path).ino, before.ino);
+});
+
+test('headers are found without a download', () => {
+  assert.ok(statSync(join(nodeHeaders(), 'node_api.h')).isFile());
+});
+
+test("a compile error is our fault and carries the compiler's words", async () => {
+  const path = join(folder, 'cc');
+  writeFileSync(path, '#!/bin/sh\necho "block.c:1: error: no such thing" >&2\nexit 1\n');
+  chmodSync(path, 0o755);
+  process.env.CC = path;
+  const error = await buildError();
+  assert.is(error.code, 'internal');
+  assert.match(error.message, 'block.c:1: error: no such thing');
+});
+
+test('a missing compiler is a matter of the host, and the line says how to get it', async () => {
+  process.env.CC = join(folder, 'no-such-compiler');
+  const error = await buildError();
+  assert.is(error.code, 'host');
+  assert.match(error.message, 'no-such-compiler not found');
+  assert.match(error.message, 'apt-get install');
+});
+
+test.run();
