@@ -88,6 +88,12 @@ inline uint64_t to_bits64(Value value, const char *name) {
   return bits;
 }
 
+inline Napi::Uint8Array copy_bytes(Env env, const uint8_t *bytes, size_t count) {
+  Napi::Uint8Array copy = Napi::Uint8Array::New(env, count);
+  if (count > 0) memcpy(copy.Data(), bytes, count); // an empty array may have no address at all
+  return copy;
+}
+
 // --- Structures ---------------------------------------------------------------------------------
 
 inline vcpu_segment to_segment(Value value, const char *name) {

@@ -116,11 +116,10 @@ Value crash_state(const CallbackInfo &info) {
   if (vcpu_read_crash(&machine.vcpu, &machine.memory, &crash, &problem)) {
     throw_failure(info.Env(), problem);
   }
-  Napi::Uint8Array bytes = Napi::Uint8Array::New(info.Env(), crash.instruction_count);
-  memcpy(bytes.Data(), crash.instruction, crash.instruction_count);
   Napi::Object object = Napi::Object::New(info.Env());
   object.Set("registers", to_register_object(info.Env(), crash));
-  object.Set("instructionBytes", bytes);
+  object.Set("instructionBytes",
+             copy_bytes(info.Env(), crash.instruction, crash.instruction_count));
   return object;
 }
 
@@ -141,9 +140,7 @@ Value read_input(const CallbackInfo &info) {
   ssize_t count = watcher_read(&watch.watcher, bytes, most, &problem);
   if (count == WATCHER_NOTHING) return info.Env().Null();
   if (count < 0) throw_failure(info.Env(), problem);
-  Napi::Uint8Array result = Napi::Uint8Array::New(info.Env(), static_cast<size_t>(count));
-  memcpy(result.Data(), bytes, static_cast<size_t>(count));
-  return result;
+  return copy_bytes(info.Env(), bytes, static_cast<size_t>(count));
 }
 
 Value watch_input(const CallbackInfo &info) {

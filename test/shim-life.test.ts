@@ -1,5 +1,7 @@
 // The shim's machines from creation to close: memory of every size, errors, what is left behind.
 import { readdirSync } from 'node:fs';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import {
@@ -219,6 +221,34 @@ kvmTest('a failed creation leaves no descriptor behind', () => {
     failureOf(() => shim().createVm({ memoryBytes: 2 ** 45, cpuCount: 1 }));
   }
   assert.is(count(), before);
+});
+
+/** One full collection, and the turn of the event loop in which finalizers run. */
+async function collect(): Promise<void> {
+  setFlagsFromString('--expose-gc');
+  runInNewContext('gc')();
+  await new Promise((resolve) => setImmediate(resolve));
+}
+
+kvmTest('machines that nobody closed are given back when they are collected', async () => {
+  const count = () => readdirSync('/proc/self/fd').length;
+  const before = count();
+  (() => {
+    for (let i = 0; i < 20; i++) {
+      const vm = boot(assemble(HLT), realMode());
+      shim().createWatcher(vm, { inputFd: -1, outputFd: -1, signals: false });
+    }
+  })();
+  assert.ok(count() > before);
+  for (let i = 0; i < 50 && count() > before; i++) await collect();
+  assert.is(count(), before);
+});
+
+kvmTest('a method taken from a machine keeps it usable', async () => {
+  const { run, close } = boot(assemble([0xe6, 0x10], HLT), realMode());
+  for (let i = 0; i < 5; i++) await collect();
+  assert.is(run(), EXIT_IO_WRITE);
+  close();
 });
 
 test.run();
