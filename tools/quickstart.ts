@@ -129,7 +129,8 @@ function conclude(): void {
   if (report.exit.cause !== 'power-off' || toMarker === null) {
     throw new FaradayError('internal', `the guest ended by '${report.exit.cause}'`);
   }
-  say(`the guest reached user space ${(toMarker / 1000).toFixed(2)} s after Faraday's start`);
+  const seconds = (toMarker / 1000).toFixed(2);
+  process.stdout.write(`quickstart: the guest took ${seconds} s to reach user space\n`);
 }
 
 async function quickstart(): Promise<void> {

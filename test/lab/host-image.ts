@@ -1,13 +1,15 @@
 // The emulated host's kernel and initramfs, made once from the distribution's generic kernel.
 //
-// folder/vmlinux      the kernel, extracted: QEMU enters it by PVH, and the emulated CPU is spared
-//                     the decompression, which would take it some three seconds
-// folder/initramfs    busybox, the modules below, host-boot.sh as /init
-// folder/modules      the package's modules, with modules.dep, for modprobe inside the lab
+// In the cache's folder lab/:
+// kernel/vmlinux        the kernel, extracted: QEMU enters it by PVH, and the emulated CPU is spared
+//                       the decompression, which would take it some three seconds
+// kernel/files          the package's files, with modules.dep, for modprobe inside the lab
+// initramfs-RECIPE/     an archive of busybox, the modules below and host-boot.sh as /init
 import { createHash } from 'node:crypto';
 import {
   chmodSync,
   copyFileSync,
+  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -49,9 +51,19 @@ export interface HostImage {
   modules: string; // holds lib/modules/RELEASE
 }
 
-/** Names the recipe: another list, script or version makes another image. */
-function recipeHash(): string {
-  const hash = createHash('sha256').update(JSON.stringify([RECIPE_VERSION, MODULES, APPLETS]));
+/** The kernel release that the modules in `files` are for. */
+function releaseIn(files: string): string {
+  const [release] = readdirSync(join(files, 'lib/modules'));
+  if (!release) {
+    throw new FaradayError('host', `${files}: no modules inside`);
+  }
+  return release;
+}
+
+/** Names the recipe: another kernel, list, script or version makes another initramfs. */
+function recipeHash(release: string): string {
+  const recipe = JSON.stringify([RECIPE_VERSION, release, MODULES, APPLETS]);
+  const hash = createHash('sha256').update(recipe);
   for (const script of SCRIPTS) {
     hash.update(readFileSync(script));
   }
@@ -59,16 +71,16 @@ function recipeHash(): string {
 }
 
 /** The modules' files in the order in which they must be loaded, each once. */
-async function moduleFiles(root: string, release: string): Promise<string[]> {
-  const files = new Set<string>();
+async function moduleFiles(files: string): Promise<string[]> {
+  const found = new Set<string>();
   for (const name of MODULES) {
-    const args = ['-d', root, '-S', release, '--show-depends', name];
+    const args = ['-d', files, '-S', releaseIn(files), '--show-depends', name];
     const { stdout } = await run('modprobe', args);
-    for (const match of stdout.matchAll(/^insmod (\S+)/gm)) {
-      files.add(match[1]!);
+    for (const match of stdout.matchAll(/^insmod (.+?) *$/gm)) {
+      found.add(match[1]!);
     }
   }
-  return [...files];
+  return [...found];
 }
 
 /** Copies a module to `target` and unpacks it: busybox loads only plain files. */
@@ -80,7 +92,7 @@ async function placeModule(file: string, target: string): Promise<void> {
   }
 }
 
-async function makeInitramfs(folder: string, release: string): Promise<void> {
+async function makeInitramfs(folder: string, files: string): Promise<void> {
   const tree = join(folder, 'tree');
   for (const name of ['bin', 'modules', 'dev', 'proc', 'sys']) {
     mkdirSync(join(tree, name), { recursive: true });
@@ -89,8 +101,7 @@ async function makeInitramfs(folder: string, release: string): Promise<void> {
   for (const applet of APPLETS) {
     symlinkSync('busybox', join(tree, 'bin', applet));
   }
-  const modules = await moduleFiles(join(folder, 'modules'), release);
-  for (const [index, file] of modules.entries()) {
+  for (const [index, file] of (await moduleFiles(files)).entries()) {
     const order = String(index).padStart(3, '0');
     await placeModule(file, join(tree, 'modules', `${order}-${basename(file)}`));
   }
@@ -103,30 +114,36 @@ async function makeInitramfs(folder: string, release: string): Promise<void> {
   rmSync(tree, { recursive: true });
 }
 
-async function makeImage(folder: string): Promise<void> {
-  const packages = await kernelPackages('generic');
-  const modules = join(folder, 'modules');
+async function makeKernel(folder: string, packages: string[]): Promise<void> {
+  const files = join(folder, 'files');
   for (const file of packages) {
-    await run('dpkg-deb', ['--extract', file, modules]);
+    await run('dpkg-deb', ['--extract', file, files]);
   }
-  const [release] = readdirSync(join(modules, 'lib/modules'));
-  const image = readdirSync(join(modules, 'boot')).find((name) => name.startsWith('vmlinuz-'));
-  if (!release || !image) {
-    throw new FaradayError('host', `${packages.join(', ')}: no kernel with modules inside`);
+  const image = readdirSync(join(files, 'boot')).find((name) => name.startsWith('vmlinuz-'));
+  if (!image) {
+    throw new FaradayError('host', `${packages.join(', ')}: no kernel inside`);
   }
-  const { kernel } = await extractKernel(join(modules, 'boot', image));
+  const { kernel } = await extractKernel(join(files, 'boot', image));
   writeFileSync(join(folder, 'vmlinux'), kernel);
-  await run('depmod', ['-b', modules, release]);
-  await makeInitramfs(folder, release);
+  await run('depmod', ['-b', files, releaseIn(files)]);
 }
 
-/** The files of the emulated host, from the cache, which is filled at the first call. */
-export async function hostImage(): Promise<HostImage> {
-  const folder = join(cacheFolder(), 'lab', recipeHash());
-  await buildOnce(folder, makeImage);
+/**
+ * The files of the emulated host, from the cache, which is filled at the first call: `onMiss` is
+ * called before that, since it takes a while.
+ */
+export async function hostImage(onMiss: () => void): Promise<HostImage> {
+  const kernel = join(cacheFolder(), 'lab/kernel');
+  if (!existsSync(kernel)) {
+    onMiss();
+  }
+  await buildOnce(kernel, async (folder) => makeKernel(folder, await kernelPackages('generic')));
+  const files = join(kernel, 'files');
+  const initramfs = join(cacheFolder(), 'lab', `initramfs-${recipeHash(releaseIn(files))}`);
+  await buildOnce(initramfs, (folder) => makeInitramfs(folder, files));
   return {
-    vmlinux: join(folder, 'vmlinux'),
-    initramfs: join(folder, 'initramfs'),
-    modules: join(folder, 'modules'),
+    vmlinux: join(kernel, 'vmlinux'),
+    initramfs: join(initramfs, 'initramfs'),
+    modules: files,
   };
 }

@@ -3,6 +3,8 @@ import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import {
   appendFileSync,
+  cpSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -72,7 +74,9 @@ function qemuArguments(job: string, image: HostImage, options: LabOptions): stri
   const kernelLine =
     'console=ttyS0 quiet loglevel=3 panic=-1 mitigations=off lsm=landlock,yama cryptomgr.notests';
   return [
-    ...['-machine', 'q35', '-accel', 'tcg,thread=multi,tb-size=512', '-cpu', 'max'],
+    // QEMU 7.2 lets a nested guest set XCR0 behind KVM's back: the guest's kernel then finds its
+    // XSAVE sizes inconsistent, and with some feature sets it dies of it.
+    ...['-machine', 'q35', '-accel', 'tcg,thread=multi,tb-size=512', '-cpu', 'max,xsave=off'],
     ...['-smp', String(options.cpus ?? 1), '-m', String(options.memoryMiB ?? 4096)],
     ...['-nodefaults', '-no-user-config', '-no-reboot', '-display', 'none'],
     ...['-kernel', image.vmlinux, '-initrd', image.initramfs, '-append', kernelLine],
@@ -150,8 +154,11 @@ function lastKernelLines(job: string): string {
   }
 }
 
-function recordDeath(death: string, kernelLog: string): void {
+function recordDeath(death: string, kernelLog: string, job: string): void {
   mkdirSync(join(REPOSITORY, 'build/lab'), { recursive: true });
+  if (existsSync(join(job, 'kernel.log'))) {
+    cpSync(join(job, 'kernel.log'), join(REPOSITORY, 'build/lab/kernel.log'));
+  }
   const log = kernelLog.replaceAll('\n', ' | ');
   appendFileSync(DEATHS_LOG, `${new Date().toISOString()} ${death}: ${log}\n`);
 }
@@ -168,7 +175,7 @@ export async function runInLab(options: LabOptions): Promise<LabResult> {
       'lab: qemu-system-x86_64 is missing: install the package qemu-system-x86',
     );
   }
-  const image = await hostImage();
+  const image = await hostImage(() => options.onNote?.('making the kernel of the lab, once'));
   const job = mkdtempSync(join(tmpdir(), 'faraday-lab-'));
   const removeJob = () => rmSync(job, { recursive: true, force: true });
   process.once('exit', removeJob);
@@ -184,11 +191,11 @@ export async function runInLab(options: LabOptions): Promise<LabResult> {
       }
       const death = PANIC.exec(kernelLog)?.[0] ?? end.death;
       deaths += 1;
-      recordDeath(death, kernelLog);
+      recordDeath(death, kernelLog, job);
       if (deaths === ATTEMPTS) {
         return { status: -1, output, timedOut, labDied: true, deaths, kernelLog };
       }
-      options.onNote?.(`lab: died (${death}), starting it again`);
+      options.onNote?.(`the lab died (${death}): starting it again`);
     }
   } finally {
     process.off('exit', removeJob);

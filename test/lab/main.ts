@@ -21,26 +21,45 @@ function count(name: string, value: string | undefined): number | undefined {
   return value === undefined ? undefined : Number(value);
 }
 
+function readInput(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    throw new FaradayError('bad-usage', `--input '${path}': ${(error as Error).message}`);
+  }
+}
+
+/** Where the command begins: after `--` or with the first word that is no flag and no flag's value. */
+function commandIndex(args: string[]): number {
+  let index = 0;
+  while (args[index]?.startsWith('--') && args[index] !== '--') {
+    index += args[index]!.includes('=') ? 1 : 2;
+  }
+  return index;
+}
+
 function parseOptions(args: string[]): LabOptions {
   const flag = { type: 'string' } as const;
   const options = { memory: flag, cpus: flag, timeout: flag, work: flag, input: flag };
-  let parsed: ReturnType<typeof parseArgs<{ options: typeof options; allowPositionals: true }>>;
+  const start = commandIndex(args);
+  let parsed: ReturnType<typeof parseArgs<{ options: typeof options }>>;
   try {
-    parsed = parseArgs({ args, options, allowPositionals: true });
+    parsed = parseArgs({ args: args.slice(0, start), options });
   } catch (error) {
     throw new FaradayError('bad-usage', `${(error as Error).message}\n${USAGE}`);
   }
-  if (parsed.positionals.length === 0) {
+  const command = args.slice(args[start] === '--' ? start + 1 : start);
+  if (command.length === 0) {
     throw new FaradayError('bad-usage', USAGE);
   }
   const { memory, cpus, timeout, work, input } = parsed.values;
   return {
-    command: parsed.positionals,
+    command,
     memoryMiB: count('memory', memory),
     cpus: count('cpus', cpus),
     timeoutSeconds: count('timeout', timeout),
     workFolder: work === undefined ? undefined : resolve(work),
-    input: input === undefined ? undefined : readFileSync(input),
+    input: input === undefined ? undefined : readInput(input),
   };
 }
 
@@ -54,7 +73,7 @@ try {
   const result = await runInLab({
     ...parseOptions(process.argv.slice(2)),
     onOutput: (bytes) => process.stdout.write(bytes),
-    onNote: (text) => process.stderr.write(`${text}\n`),
+    onNote: (text) => process.stderr.write(`lab: ${text}\n`),
   });
   if (result.labDied) {
     process.stderr.write(`lab: died twice, there is no result; its kernel's last words:\n`);
