@@ -1,0 +1,127 @@
+// What does a cage cost? A register read, a queue notification with the parse of a three-descriptor
+// block request, and its completion: core.wasm in V8 beside plain C (bench/cage-reference.c) that
+// does the same work, both measured in the same call.
+import { execFileSync } from 'node:child_process';
+import { mkdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { EFFECT_REQUEST, TAG_GENERATION_MASK, TAG_GENERATION_SHIFT } from '../assembly/abi.ts';
+import {
+  BLK_T_IN,
+  blkHeader,
+  blkStatus,
+  DATA,
+  type DriverQueue,
+  REG,
+  RUNNING,
+} from '../test/driver.ts';
+import { blkDevice, type Fixture } from '../test/fixtures.ts';
+
+const QUEUE_SIZE = 256;
+const BATCH = 80; // requests of three descriptors in one queue, as in the reference
+const ROUNDS = 400; // batches in a sample
+const SAMPLES = 31;
+const WARM_UP_SAMPLES = 3; // until V8 has compiled everything for good
+
+interface Nanoseconds {
+  read: number;
+  parse: number;
+  complete: number;
+}
+
+function median(samples: number[]): number {
+  return samples.sort((a, b) => a - b)[samples.length >> 1];
+}
+
+const now = () => Number(process.hrtime.bigint());
+
+/** A running disk whose descriptor table holds BATCH requests, and their heads. */
+function setUp(): { device: Fixture; queue: DriverQueue; heads: number[] } {
+  const device = blkDevice();
+  const queue = device.driver.bringUp({ queueSize: QUEUE_SIZE });
+  const heads = [...Array(BATCH).keys()].map((index) => {
+    const header = blkHeader(device.memory, DATA + index * 64, BLK_T_IN, BigInt(index));
+    const data = { address: DATA + 0x10000 + index * 512, length: 512, write: true };
+    return queue.chain([header, data, blkStatus(device.memory, DATA + index * 64 + 32)]);
+  });
+  return { device, queue, heads };
+}
+
+function measureReads({ cage }: Fixture): number {
+  let sum = 0;
+  const start = now();
+  for (let count = 0; count < BATCH * ROUNDS; count += 1) {
+    cage.read(REG.Status, 4);
+    sum += cage.value();
+  }
+  const elapsed = now() - start;
+  if (sum !== RUNNING * BATCH * ROUNDS) throw new Error(`status reads summed up to ${sum}`);
+  return elapsed / (BATCH * ROUNDS);
+}
+
+// Copying the record out is the host's work and not measured, so tags are predicted: each batch is
+// one more generation of every head. A wrong one would show as an incident.
+function measureRequests(
+  { cage }: Fixture,
+  queue: DriverQueue,
+  heads: number[],
+  sample: number,
+): [number, number] {
+  let parsing = 0;
+  let completing = 0;
+  for (let round = 0; round < ROUNDS; round += 1) {
+    for (const head of heads) queue.offer(head);
+    const start = now();
+    for (let index = 0; index < BATCH; index += 1) {
+      if (!(cage.notify(0) & EFFECT_REQUEST)) throw new Error('a request was not parsed');
+    }
+    const middle = now();
+    const generation = (sample * ROUNDS + round + 1) & TAG_GENERATION_MASK;
+    const tag = generation << TAG_GENERATION_SHIFT;
+    for (let index = 0; index < BATCH; index += 1) cage.complete(tag | heads[index], 0, 512);
+    completing += now() - middle;
+    parsing += middle - start;
+  }
+  return [parsing / (BATCH * ROUNDS), completing / (BATCH * ROUNDS)];
+}
+
+function measureCage(): Nanoseconds {
+  const { device, queue, heads } = setUp();
+  const samples: Nanoseconds[] = [];
+  for (let sample = 0; sample < WARM_UP_SAMPLES + SAMPLES; sample += 1) {
+    const read = measureReads(device);
+    const [parse, complete] = measureRequests(device, queue, heads, sample);
+    if (sample >= WARM_UP_SAMPLES) samples.push({ read, parse, complete });
+  }
+  const incidents = Object.values(device.cage.counters()).reduce((sum, count) => sum + count, 0);
+  if (incidents) throw new Error(`${incidents} incidents: something else was measured`);
+  const of = (pick: (sample: Nanoseconds) => number) => median(samples.map(pick));
+  return { read: of((s) => s.read), parse: of((s) => s.parse), complete: of((s) => s.complete) };
+}
+
+function measureReference(): Nanoseconds {
+  const source = fileURLToPath(new URL('cage-reference.c', import.meta.url));
+  const folder = fileURLToPath(new URL('../build/', import.meta.url));
+  const binary = `${folder}cage-reference`;
+  mkdirSync(folder, { recursive: true });
+  execFileSync('gcc', ['-O2', '-Wall', '-Wextra', '-Werror', '-o', binary, source]);
+  const [read, parse, complete] = execFileSync(binary).toString().trim().split(' ').map(Number);
+  return { read, parse, complete };
+}
+
+/** Measures both and prints one table. */
+export function run(): void {
+  const reference = measureReference();
+  const cage = measureCage();
+  const rows: [string, number, number][] = [
+    ['register read', cage.read, reference.read],
+    ['notify and parse', cage.parse, reference.parse],
+    ['completion', cage.complete, reference.complete],
+    ['whole request', cage.parse + cage.complete, reference.parse + reference.complete],
+  ];
+  console.log(`cage: ns each, median of ${SAMPLES} samples of ${BATCH * ROUNDS}`);
+  console.log('                         V8        C    ratio');
+  for (const [name, ours, theirs] of rows) {
+    const columns = [ours.toFixed(1), theirs.toFixed(1), (ours / theirs).toFixed(1)];
+    console.log(`${name.padEnd(18)} ${columns.map((column) => column.padStart(8)).join(' ')}`);
+  }
+}
