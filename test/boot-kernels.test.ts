@@ -1,0 +1,120 @@
+// Stock kernels, every way in: booted in the nested lab, judged by what the guest itself says.
+// Time limit: 420 s
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import type { Outcome, Scenario } from './lab/scenarios.ts';
+import { runScenarios } from './lab/scenarios.ts';
+
+// Says which kernel runs, and what its root is.
+const INTRODUCE = `
+echo "GUEST kernel $(uname -r) $(uname -m)"
+echo "GUEST root $(grep ' / ' /proc/mounts | tail -1)"
+echo "GUEST disk $(basename $(readlink /sys/block/vda/device/driver))"
+echo 'VM READY'
+`;
+
+const SCENARIOS: Record<string, Scenario> = {
+  'cloud-pvh': {
+    host: 'fresh_root; boot --kernel $CLOUD --rootfs root.ext4 --boot-timer --entry pvh',
+    guest: INTRODUCE,
+  },
+  'cloud-linux64': {
+    host: 'fresh_root; boot --kernel $CLOUD --rootfs root.ext4 --boot-timer --entry linux64',
+    guest: INTRODUCE,
+  },
+  'cloud-bzimage': {
+    host: 'fresh_root; boot --kernel "$FILES"/boot/vmlinuz-* --rootfs root.ext4 --boot-timer',
+    guest: INTRODUCE,
+    limitSeconds: 120, // the kernel is extracted by the emulated processor
+  },
+  generic: {
+    host: 'fresh_root; boot --kernel $GENERIC --rootfs root.ext4 --boot-timer',
+    guest: INTRODUCE,
+  },
+  'initramfs-only': {
+    host: 'boot --kernel $CLOUD --initrd $IMAGES/initramfs',
+    guest: `echo "GUEST root $(grep ' / ' /proc/mounts)"
+ls /sys/block | grep -q vd || echo 'GUEST no disk'
+echo 'VM READY'
+`,
+  },
+  'eight-gib': {
+    host: 'boot --kernel $CLOUD --initrd $IMAGES/initramfs --memory 8G',
+    guest: `grep MemTotal /proc/meminfo
+grep -i 'system ram' /proc/iomem
+echo 'VM READY'
+`,
+  },
+};
+
+let outcomes: Map<string, Outcome>;
+test.before(async () => {
+  outcomes = await runScenarios('kernels', SCENARIOS);
+});
+
+/** The outcome of a guest that must have come up and powered off. */
+function poweredOff(name: string): Outcome {
+  const outcome = outcomes.get(name)!;
+  assert.match(outcome.output, /VM READY/);
+  assert.is(outcome.status, 0);
+  assert.is(outcome.report!.exit.cause, 'power-off');
+  assert.is(outcome.report!.exit.code, 0);
+  assert.equal(outcome.report!.incidents, {});
+  assert.equal(outcome.report!.traps, {});
+  return outcome;
+}
+
+/** ... with its root on a virtio disk, and the marker reported. */
+function rootedOnDisk(name: string): Outcome {
+  const outcome = poweredOff(name);
+  assert.match(outcome.output, /GUEST root \S+ \/ ext4 rw/);
+  assert.match(outcome.output, /GUEST disk virtio_blk/);
+  const { milliseconds, disks } = outcome.report!;
+  assert.ok(milliseconds.toMarker! > milliseconds.toFirstInstruction);
+  assert.ok(milliseconds.total > milliseconds.toMarker!);
+  assert.is(disks.length, 1);
+  assert.ok(disks[0]!.bytesRead > 0);
+  assert.is(disks[0]!.errors, 0);
+  return outcome;
+}
+
+test('the stock cloud kernel boots by PVH with its root on a virtio disk', () => {
+  const { output, report } = rootedOnDisk('cloud-pvh');
+  assert.match(output, /GUEST kernel \S*cloud\S* x86_64/);
+  assert.is(report!.entry, 'pvh');
+});
+
+test('the stock cloud kernel boots by the 64-bit entry', () => {
+  const { output, report } = rootedOnDisk('cloud-linux64');
+  assert.match(output, /GUEST kernel \S*cloud\S* x86_64/);
+  assert.is(report!.entry, 'linux64');
+});
+
+test('the stock cloud kernel boots as the bzImage of its package, imported on the fly', () => {
+  const { output } = rootedOnDisk('cloud-bzimage');
+  assert.match(output, /GUEST kernel \S*cloud\S* x86_64/);
+});
+
+test('the stock generic kernel boots', () => {
+  const { output } = rootedOnDisk('generic');
+  assert.match(output, /GUEST kernel \S+ x86_64/);
+  assert.not.match(output, /GUEST kernel \S*cloud/);
+});
+
+test('a guest lives in an initramfs alone', () => {
+  const { output, report } = poweredOff('initramfs-only');
+  assert.match(output, /GUEST root rootfs \/ rootfs/);
+  assert.match(output, /GUEST no disk/);
+  assert.equal(report!.disks, []);
+});
+
+test('a guest of 8 GiB sees all of it, on both sides of the hole below 4 GiB', () => {
+  const { output } = poweredOff('eight-gib');
+  const [, kibibytes] = /MemTotal: +(\d+) kB/.exec(output)!;
+  // The kernel keeps its own image and its page structures (1.6 %) out of the total.
+  assert.ok(Number(kibibytes) > 0.97 * 8 * 2 ** 20, `${kibibytes} KiB`);
+  assert.match(output, /00100000-bfffffff : System RAM/);
+  assert.match(output, /100000000-23fffffff : System RAM/);
+});
+
+test.run();

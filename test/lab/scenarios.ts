@@ -1,0 +1,139 @@
+// Boot scenarios: several guests, one after the other, in one run of the lab, since its own start
+// takes as long as a guest's. Each has two halves: a bash script which the emulated host runs
+// (scenario.sh has its vocabulary), and a shell script which the guest runs.
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { RunReport } from '../../host/report.ts';
+import { buildOnce, REPOSITORY } from '../../tools/cache.ts';
+import { run } from '../../tools/command.ts';
+import { kernelPackages } from '../../tools/distribution.ts';
+import { makeInitramfs, makeRootDisk } from '../../tools/rootfs.ts';
+import { runInLab } from './lab.ts';
+
+export interface Scenario {
+  host: string; // bash, in the lab; its status is the scenario's
+  guest?: string; // sh, in the guest, which powers off after it; nothing: it powers off at once
+  limitSeconds?: number; // 60
+}
+
+/** What a scenario left behind. */
+export interface Outcome {
+  status: number; // 124: stopped at its time limit
+  output: string; // of the host script, the guests' consoles among it
+  report: RunReport | undefined; // of the last guest
+  file(name: string): string; // what the host script put into keep/
+}
+
+const LIMIT_SECONDS = 60;
+const OVERHEAD_SECONDS = 30; // of the runner, for copying
+const ROOT_MIB = 64;
+const BOOTS = join(REPOSITORY, 'build/boots');
+const FARADAY = join(REPOSITORY, 'bin/faraday.js');
+const OUTSIDE = '/run/lab/outside'; // where the lab shows this machine's whole file system
+
+const GUEST_INIT = `#!/bin/sh
+mount -t proc proc /proc 2> /dev/null
+mount -t sysfs sys /sys 2> /dev/null
+mount -t devtmpfs dev /dev 2> /dev/null
+for word in $(cat /proc/cmdline); do
+  case $word in job=*) job=\${word#job=} ;; esac
+done
+. /jobs/$job
+sync
+poweroff -f
+`;
+
+/**
+ * A store with the distribution's two kernels, imported by this build of Faraday, and the cloud
+ * package's files. The folder is named after all that goes into it.
+ */
+async function kernelStore(): Promise<string> {
+  const [cloud] = await kernelPackages('cloud');
+  const [generic] = await kernelPackages('generic');
+  const hash = createHash('sha256').update(`${cloud}\n${generic}`);
+  for (const file of ['build/faraday.js', 'build/init']) {
+    hash.update(readFileSync(join(REPOSITORY, file)));
+  }
+  const folder = join(BOOTS, `store-${hash.digest('hex').slice(0, 16)}`);
+  mkdirSync(BOOTS, { recursive: true });
+  await buildOnce(folder, async (part) => {
+    const env = { XDG_DATA_HOME: part, XDG_CACHE_HOME: join(part, 'cache') };
+    for (const [name, file] of Object.entries({ cloud: cloud!, generic: generic! })) {
+      await run(process.execPath, [FARADAY, 'kernel', 'import', file, '--name', name], { env });
+    }
+    await run('dpkg-deb', ['--extract', cloud!, join(part, 'cloud-files')]);
+  });
+  return folder;
+}
+
+/** The files of a program and of the libraries it is linked to, for a guest. */
+export async function programFiles(path: string): Promise<Record<string, Uint8Array>> {
+  const { stdout } = await run('ldd', [path]);
+  const libraries = [...stdout.matchAll(/(\/\S+) \(0x/g)].map((match) => match[1]!);
+  return Object.fromEntries([path, ...libraries].map((file) => [file, readFileSync(file)]));
+}
+
+async function prepare(
+  folder: string,
+  scenarios: Record<string, Scenario>,
+  files: Record<string, Uint8Array>,
+): Promise<number> {
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(join(folder, 'scenarios'), { recursive: true });
+  mkdirSync(join(folder, 'results'));
+  const jobs: Record<string, string> = {};
+  let seconds = OVERHEAD_SECONDS;
+  for (const [name, scenario] of Object.entries(scenarios)) {
+    const limit = scenario.limitSeconds ?? LIMIT_SECONDS;
+    seconds += limit;
+    jobs[`jobs/${name}`] = scenario.guest ?? '';
+    writeFileSync(join(folder, 'scenarios', `${name}.sh`), `# limit ${limit}\n${scenario.host}`);
+  }
+  await makeInitramfs(join(folder, 'initramfs'), { init: GUEST_INIT, files: jobs });
+  const tree = { init: GUEST_INIT, files: { ...jobs, ...files } };
+  await makeRootDisk(join(folder, 'root.ext4'), ROOT_MIB, tree);
+  return seconds;
+}
+
+function readOutcome(folder: string): Outcome {
+  const file = (name: string) => readFileSync(join(folder, name), 'utf8');
+  const hasReport = existsSync(join(folder, 'report.json'));
+  return {
+    status: Number(file('status')),
+    output: file('output').replaceAll('\r', ''),
+    report: hasReport ? (JSON.parse(file('report.json')) as RunReport) : undefined,
+    file,
+  };
+}
+
+/**
+ * Runs the scenarios of one group in one run of the lab, and returns their outcomes by name. `files`
+ * go into the guests' root disk. Throws when the lab has no result.
+ */
+export async function runScenarios(
+  group: string,
+  scenarios: Record<string, Scenario>,
+  files: Record<string, Uint8Array> = {},
+): Promise<Map<string, Outcome>> {
+  const store = await kernelStore();
+  const folder = join(BOOTS, group);
+  const timeoutSeconds = await prepare(folder, scenarios, files);
+  const runner = fileURLToPath(new URL('scenario-runner.sh', import.meta.url));
+  const library = fileURLToPath(new URL('.', import.meta.url));
+  const paths = [FARADAY, store, library].map((path) => `${OUTSIDE}${path}`);
+  const result = await runInLab({
+    command: ['bash', `${OUTSIDE}${runner}`, process.execPath, ...paths],
+    workFolder: folder,
+    timeoutSeconds,
+    onOutput: (bytes) => process.stdout.write(bytes),
+    onNote: (text) => process.stdout.write(`${text}\n`),
+  });
+  if (result.labDied || result.timedOut || result.status !== 0) {
+    const what = result.labDied ? 'died twice' : `has no result (status ${result.status})`;
+    throw new Error(`the lab ${what}: ${result.output}\n${result.kernelLog}`);
+  }
+  const names = readdirSync(join(folder, 'results'));
+  return new Map(names.map((name) => [name, readOutcome(join(folder, 'results', name))]));
+}
