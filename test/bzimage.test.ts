@@ -174,7 +174,7 @@ test('a second extraction comes from the cache', async () => {
   assert.is(readFileSync(second.vmlinuxPath, 'utf8'), 'still the cached file');
 });
 
-test('the cache goes by content: another image gets its own place, the same one does not', async () => {
+test('the cache goes by content, not by path', async () => {
   writeFileSync(path, bzImage(pack(kernel, 'gzip')));
   const first = await plainKernel(path);
   writeFileSync(path, bzImage(pack(vmlinux([], '6.1.0-other'), 'gzip')));

@@ -51,7 +51,7 @@ export interface BootKernel {
 export interface BootKernelOptions {
   kernel: string; // a path or a stored name
   initrd?: string; // the user's own: then nothing is added
-  root?: { filesystem?: FilesystemType }; // the root disk, where there is one; see sniffFilesystem()
+  root?: { filesystem?: FilesystemType }; // the root disk, where there is one
   signal?: AbortSignal;
 }
 
