@@ -34,6 +34,7 @@ export const EVENT_INPUT = 1; // the console input has bytes or is at its end
 export const EVENT_SIGINT = 2;
 export const EVENT_SIGTERM = 4;
 export const EVENT_SIGHUP = 8;
+export const EVENT_REMINDER = 16; // the time given to remind() is over
 
 // Node 20 takes no external ArrayBuffer beyond 4 GiB: see GuestMemory.windows.
 export const WINDOW_OVERLAP = 0x100000;
@@ -126,6 +127,8 @@ export interface Watcher {
   readInput(maxBytes: number): Uint8Array | null;
   /** Tells the watcher to look at the input again (it stops looking once it reported EVENT_INPUT). */
   watchInput(): void;
+  /** Reports EVENT_REMINDER once, so many milliseconds from now; 0 takes a reminder back. */
+  remind(milliseconds: number): void;
   /**
    * Writes to the console, waiting while it is full, but returns early once an event is pending.
    * Returns the bytes written; a closed reader (EPIPE) swallows the rest silently.

@@ -148,6 +148,16 @@ Value watch_input(const CallbackInfo &info) {
   return info.Env().Undefined();
 }
 
+Value remind(const CallbackInfo &info) {
+  double milliseconds = to_integer(info[0], 0, UINT32_MAX, "remind", "milliseconds");
+  auto &watch = record_of<Watch>(info, "remind");
+  failure problem;
+  if (watcher_remind(&watch.watcher, static_cast<uint32_t>(milliseconds), &problem)) {
+    throw_failure(info.Env(), problem);
+  }
+  return info.Env().Undefined();
+}
+
 Value write_output(const CallbackInfo &info) {
   Napi::Uint8Array bytes = to_bytes(info[0], "writeOutput", "bytes");
   auto &watch = record_of<Watch>(info, "writeOutput");
@@ -278,6 +288,7 @@ Value create_watcher(const CallbackInfo &info) {
   add_method<take_events>(object, "takeEvents", record);
   add_method<read_input>(object, "readInput", record);
   add_method<watch_input>(object, "watchInput", record);
+  add_method<remind>(object, "remind", record);
   add_method<write_output>(object, "writeOutput", record);
   add_method<close_watcher>(object, "close", record);
   return object;

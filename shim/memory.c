@@ -6,15 +6,35 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#define HUGE_PAGE_BYTES (2ull << 20)
+
+/**
+ * Maps RAM so that host and guest addresses agree in their low 21 bits: only then can the host's
+ * transparent huge pages back the guest, where its policy allows them. NULL: see errno.
+ */
+static uint8_t *map_aligned(uint64_t bytes) {
+  if (bytes > UINT64_MAX - HUGE_PAGE_BYTES) {
+    errno = ENOMEM;
+    return NULL;
+  }
+  // NORESERVE: a guest may be larger than what the host could commit; pages come when touched.
+  uint8_t *wide = mmap(NULL, bytes + HUGE_PAGE_BYTES, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (wide == MAP_FAILED) return NULL;
+  size_t before = -(uintptr_t)wide % HUGE_PAGE_BYTES;
+  size_t after = HUGE_PAGE_BYTES - before;
+  if (before > 0) munmap(wide, before);
+  munmap(wide + before + bytes, after);
+  return wide + before;
+}
+
 int memory_map(struct guest_memory *memory, uint64_t bytes, struct failure *failure) {
   if (bytes == 0 || bytes % PAGE_BYTES != 0) {
     return fail(failure, EINVAL, "mmap", "memory of %llu bytes is not a multiple of 4096",
                 (unsigned long long)bytes);
   }
-  // NORESERVE: a guest may be larger than what the host could commit; pages come when touched.
-  void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (base == MAP_FAILED) {
+  uint8_t *base = map_aligned(bytes);
+  if (!base) {
     return fail(failure, errno, "mmap", "the host cannot map %llu bytes of guest memory",
                 (unsigned long long)bytes);
   }

@@ -1,4 +1,5 @@
-// The watcher. Calls eventfd, poll, read, write, sigaction, and starts one thread.
+// The watcher. Calls eventfd, timerfd_create, timerfd_settime, poll, read, write, sigaction, and
+// starts one thread.
 //
 // Why a native thread: an idle guest keeps its vCPU's thread, which is also Node's, inside
 // KVM_RUN. Nothing on that thread can notice a key or a signal.
@@ -11,6 +12,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "abi.h"
@@ -101,8 +103,9 @@ static void *watch(void *argument) {
         {.fd = watcher->wake, .events = POLLIN},
         {.fd = watcher->signals ? signal_wake : -1, .events = POLLIN},
         {.fd = armed ? watcher->input : -1, .events = POLLIN},
+        {.fd = watcher->timer, .events = POLLIN},
     };
-    if (poll(fds, 3, -1) < 0) continue; // EINTR: stopped and continued
+    if (poll(fds, sizeof fds / sizeof *fds, -1) < 0) continue; // EINTR: stopped and continued
     uint32_t events = 0;
     if (fds[0].revents) drain_eventfd(watcher->wake);
     if (__atomic_load_n(&watcher->stopping, __ATOMIC_SEQ_CST)) return NULL;
@@ -114,6 +117,10 @@ static void *watch(void *argument) {
       // Disarmed until asked again: unread bytes and the end of input stay 'ready' for ever.
       __atomic_store_n(&watcher->armed, 0, __ATOMIC_SEQ_CST);
       events |= SHIM_EVENT_INPUT;
+    }
+    if (fds[3].revents) {
+      drain_eventfd(watcher->timer); // a timer counts expirations just as an eventfd does
+      events |= SHIM_EVENT_REMINDER;
     }
     if (events) publish(watcher, events);
   }
@@ -149,10 +156,12 @@ int watcher_start(struct watcher *watcher, struct vcpu *vcpu, int input, int out
       .output = output,
       .wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
       .pending = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
+      .timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK),
       .armed = 1,
   };
   pthread_mutex_init(&watcher->lock, NULL);
   if (watcher->wake < 0 || watcher->pending < 0) return fail_errno(failure, "eventfd");
+  if (watcher->timer < 0) return fail_errno(failure, "timerfd_create");
   if (check_descriptor(input, "inputFd", failure)) return -1;
   if (check_descriptor(output, "outputFd", failure)) return -1;
   if (signals && take_signals(failure)) return -1;
@@ -169,6 +178,13 @@ uint32_t watcher_take_events(struct watcher *watcher) {
 void watcher_arm_input(struct watcher *watcher) {
   __atomic_store_n(&watcher->armed, 1, __ATOMIC_SEQ_CST);
   signal_eventfd(watcher->wake);
+}
+
+int watcher_remind(struct watcher *watcher, uint32_t milliseconds, struct failure *failure) {
+  const struct itimerspec once = {.it_value = {.tv_sec = milliseconds / 1000,
+                                               .tv_nsec = milliseconds % 1000 * 1000000L}};
+  if (timerfd_settime(watcher->timer, 0, &once, NULL) == 0) return 0;
+  return fail_errno(failure, "timerfd_settime");
 }
 
 ssize_t watcher_read(const struct watcher *watcher, void *bytes, size_t count,
@@ -224,6 +240,8 @@ void watcher_stop(struct watcher *watcher) {
   if (watcher->signals) give_signals_back();
   if (watcher->wake >= 0) close(watcher->wake);
   if (watcher->pending >= 0) close(watcher->pending);
+  if (watcher->timer >= 0) close(watcher->timer);
   pthread_mutex_destroy(&watcher->lock);
-  *watcher = (struct watcher){.input = -1, .output = -1, .wake = -1, .pending = -1};
+  *watcher = (struct watcher){
+      .input = -1, .output = -1, .wake = -1, .pending = -1, .timer = -1};
 }

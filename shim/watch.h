@@ -23,6 +23,7 @@ struct watcher {
   int output;           // -1: none
   int wake;             // eventfd towards the thread: stop, or look at the input again
   int pending;          // eventfd from the thread: readable while events wait
+  int timer;            // timerfd of watcher_remind()
   bool signals;
   bool started;
   uint32_t events; // atomic: SHIM_EVENT_* bits not yet taken
@@ -43,6 +44,9 @@ uint32_t watcher_take_events(struct watcher *watcher);
 
 /** Looks at the input again. The thread stops looking after each SHIM_EVENT_INPUT. */
 void watcher_arm_input(struct watcher *watcher);
+
+/** Reports SHIM_EVENT_REMINDER once, so many milliseconds from now; 0 takes a reminder back. */
+int watcher_remind(struct watcher *watcher, uint32_t milliseconds, struct failure *failure);
 
 /** Reads without waiting: the byte count, 0 at the end of input, -2 where nothing is there. */
 ssize_t watcher_read(const struct watcher *watcher, void *bytes, size_t count,

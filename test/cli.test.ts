@@ -184,8 +184,13 @@ kvmTest('a reader that goes away does not stop the guest', () => {
   assert.is(stdout, 'x 0\n');
 });
 
-/** Starts a run, waits for its first output, sends `signal`, returns how it ended. */
-async function signalled(path: string, signal: NodeJS.Signals, report: string): Promise<number> {
+/** Starts a run, waits for its first output, and then for `ready`; sends `signal`; how it ended. */
+async function signalled(
+  path: string,
+  signal: NodeJS.Signals,
+  report: string,
+  ready: (pid: number) => Promise<void> = async () => {},
+): Promise<number> {
   const args = [FARADAY, '--kernel', path, '--report', report];
   const child = spawn(process.execPath, args, {
     env: environment,
@@ -193,11 +198,23 @@ async function signalled(path: string, signal: NodeJS.Signals, report: string): 
   });
   const guard = setTimeout(() => child.kill('SIGKILL'), TIME_LIMIT_MS);
   await new Promise((resolve) => child.stdout.once('data', resolve));
-  child.stdout.pause(); // from here on nobody reads: a flooding guest meets a full pipe
+  child.stdout.pause(); // from here on nobody reads
+  await ready(child.pid!);
   child.kill(signal);
   const status = await new Promise<number>((resolve) => child.once('exit', resolve));
   clearTimeout(guard);
   return status;
+}
+
+/** Waits until a process has written, and then writes no more: its reader's buffer is full. */
+async function stalled(pid: number): Promise<void> {
+  const written = () => /wchar: (\d+)/.exec(readFileSync(`/proc/${pid}/io`, 'utf8'))?.[1];
+  for (let before: string | undefined; ; ) {
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const now = written();
+    if (now === before && Number(now) > 4096) return;
+    before = now;
+  }
 }
 
 for (const [signal, number] of [
@@ -219,7 +236,7 @@ for (const [signal, number] of [
 
 kvmTest('a guest that floods a console nobody reads can still be stopped', async () => {
   const report = join(folder, 'flood.json');
-  assert.is(await signalled(kernel('flood', FLOOD), 'SIGTERM', report), 143);
+  assert.is(await signalled(kernel('flood', FLOOD), 'SIGTERM', report, stalled), 143);
   assert.is(readReport(report).incidents.serial?.overrun, undefined, 'nothing was lost');
 });
 

@@ -1,4 +1,6 @@
-// The console's input side: the terminal's escape key, and bytes waiting for the UART.
+// The console beside the UART: the terminal's escape key, bytes waiting to go in, bytes waiting
+// to go out.
+import type { Watcher } from '../shim.ts';
 
 const CTRL_A = 0x01;
 
@@ -52,5 +54,54 @@ export class PendingInput {
       if (accepted === 0) return;
       this.bytes = this.bytes.subarray(accepted);
     }
+  }
+}
+
+const NEWLINE = 0x0a;
+const OUTPUT_MS = 10; // how long a byte may wait for the rest of its line
+
+/**
+ * Output on its way to the terminal or pipe. A guest sends byte by byte; a system call for each
+ * would double the cost of its exits. A line goes out at its end, or after OUTPUT_MS.
+ */
+export class OutputBuffer {
+  private readonly watcher: Pick<Watcher, 'remind' | 'writeOutput'>;
+  private readonly bytes = new Uint8Array(1024);
+  private length = 0;
+  private reminded = false;
+
+  constructor(watcher: Pick<Watcher, 'remind' | 'writeOutput'>) {
+    this.watcher = watcher;
+  }
+
+  /** Takes what fits: true. False: flush() first, the reader is slow. */
+  put(bytes: Uint8Array): boolean {
+    if (this.length + bytes.length > this.bytes.length) return false;
+    this.bytes.set(bytes, this.length);
+    this.length += bytes.length;
+    if (bytes.includes(NEWLINE)) this.flush();
+    else if (!this.reminded) {
+      this.reminded = true;
+      this.watcher.remind(OUTPUT_MS);
+    }
+    return true;
+  }
+
+  /** The reminder came: whatever waits goes out. */
+  onReminder(): void {
+    this.reminded = false;
+    this.flush();
+  }
+
+  /** Writes out what it can; an event ends the wait for a slow reader, and bytes stay. */
+  flush(): void {
+    if (this.length === 0) return;
+    const written = this.watcher.writeOutput(this.bytes.subarray(0, this.length));
+    this.bytes.copyWithin(0, written, this.length);
+    this.length -= written;
+  }
+
+  get empty(): boolean {
+    return this.length === 0;
   }
 }

@@ -62,7 +62,8 @@ export class Executor {
   consoleBytes(record: Uint8Array): Uint8Array {
     const view = new DataView(record.buffer, record.byteOffset, record.byteLength);
     if (view.getUint32(REQUEST_KIND, true) !== REQUEST_KIND_CONSOLE_OUT) return new Uint8Array(0);
-    const length = Number(view.getBigUint64(REQUEST_LENGTH, true));
+    // The record was cut to the length it claims; the console takes far fewer than 2^32 bytes.
+    const length = view.getUint32(REQUEST_LENGTH, true);
     return record.subarray(REQUEST_RANGES, REQUEST_RANGES + length);
   }
 

@@ -18,12 +18,13 @@ import type { Log } from '../log.ts';
 import type { ExitCause } from '../report.ts';
 import * as native from '../shim.ts';
 import { Bus, type Place } from './bus.ts';
-import { EscapeParser, PendingInput } from './console.ts';
+import { EscapeParser, OutputBuffer, PendingInput } from './console.ts';
 import type { Device } from './device.ts';
 import { Executor } from './execute.ts';
 import { loadImage } from './load.ts';
 
 const INPUT_CHUNK_BYTES = 4096;
+const FAREWELL_MS = 100; // for output when a signal ends the run
 const ALL_ONES = 0xffffffff;
 
 const EXIT_NAMES = [
@@ -86,6 +87,7 @@ class Machine {
   private readonly exits = new Uint32Array(EXIT_NAMES.length);
   private readonly input = new PendingInput();
   private readonly escape = new EscapeParser();
+  private readonly output: OutputBuffer;
   private unclaimedExits = 0;
   private markerMs: number | null = null;
   private stop: Stop | null = null;
@@ -94,6 +96,7 @@ class Machine {
     this.vm = vm;
     this.watcher = watcher;
     this.options = options;
+    this.output = new OutputBuffer(watcher);
     this.record = new DataView(vm.exit);
     this.executor = new Executor(vm, image.virtio);
     this.bus = new Bus(image, vm.memory, {
@@ -109,6 +112,7 @@ class Machine {
   run(): EngineResult {
     const firstInstructionMs = this.options.now();
     while (!this.stop) this.handle(this.vm.run());
+    this.flushOutput();
     const crashed = this.stop.cause === 'triple-fault' || this.stop.cause === 'kvm-error';
     return {
       ...this.stop,
@@ -122,6 +126,16 @@ class Machine {
       devices: this.bus.devices,
       executor: this.executor,
     };
+  }
+
+  /** The guest's last words: all of them, but a signal gives a slow reader little time. */
+  private flushOutput(): void {
+    if (this.stop?.signal) this.watcher.remind(FAREWELL_MS);
+    this.output.flush();
+    while (!this.output.empty && !this.stop?.signal) {
+      this.takeSignals(this.watcher.takeEvents());
+      this.output.flush();
+    }
   }
 
   private handle(kind: number): void {
@@ -148,8 +162,9 @@ class Machine {
   }
 
   private access(kind: number): void {
-    // The record holds 64 bits; no address Faraday decodes needs more than 2^53.
-    const address = Number(this.record.getBigUint64(native.EXIT_RECORD_ADDRESS, true));
+    // Two halves instead of a BigInt, on the hottest path; physical addresses end below 2^53.
+    const low = this.record.getUint32(native.EXIT_RECORD_ADDRESS, true);
+    const address = low + this.record.getUint32(native.EXIT_RECORD_ADDRESS + 4, true) * 2 ** 32;
     const width = this.record.getUint32(native.EXIT_RECORD_WIDTH, true);
     const isPort = kind === native.EXIT_IO_READ || kind === native.EXIT_IO_WRITE;
     const isRead = kind === native.EXIT_IO_READ || kind === native.EXIT_MMIO_READ;
@@ -227,12 +242,11 @@ class Machine {
     if (!(effects & EFFECT_REQUEST)) return;
     const record = device.record();
     if (!record) return;
-    let bytes = this.executor.consoleBytes(record);
-    while (bytes.length > 0) {
-      const written = this.watcher.writeOutput(bytes);
-      bytes = bytes.subarray(written);
+    const bytes = this.executor.consoleBytes(record);
+    while (!this.output.put(bytes)) {
+      this.output.flush();
       // A full console holds the guest up here; a signal or Ctrl-A x must still get through.
-      if (bytes.length > 0) this.takeEvents();
+      this.takeEvents();
       if (this.stop) return;
     }
     this.pulse(device, effects);
@@ -246,10 +260,15 @@ class Machine {
 
   private takeEvents(): void {
     const events = this.watcher.takeEvents();
-    for (const { event, name } of SIGNALS) {
-      if (events & event) this.stop ??= { cause: 'signal', signal: name, detail: null };
-    }
+    if (events & native.EVENT_REMINDER) this.output.onReminder();
+    this.takeSignals(events);
     if (events & native.EVENT_INPUT) this.readInput();
+  }
+
+  private takeSignals(events: number): void {
+    for (const { event, name } of SIGNALS) {
+      if (events & event) this.stop = { cause: 'signal', signal: name, detail: null };
+    }
   }
 
   private readInput(): void {
