@@ -106,8 +106,8 @@ export const REQUEST_KIND_CONSOLE_OUT = 7; // length inline bytes; needs no comp
 export const REQUEST_FLAG_UNMAP = 1; // WRITE_ZEROES may deallocate
 export const REQUEST_FLAG_SYNC = 2; // the data must be on stable storage before complete()
 
-// A tag is generation << 20 | queue index << 16 | head descriptor index. The generation goes up with
-// every request of the same head, so that a late completion never hits a newer request.
+// A tag is generation << 20 | queue index << 16 | head descriptor index. The generation goes up
+// with every request of the same head, so that a late completion never hits a newer request.
 export const TAG_QUEUE_SHIFT = 16;
 export const TAG_QUEUE_MASK = 0xf;
 export const TAG_HEAD_MASK = 0xffff;

@@ -1,6 +1,6 @@
 // Power management registers of a hardware-reduced ACPI machine.
-// ACPI 6.4 §4.8.3.7: sleep control and sleep status; §4.8.3.6: reset register. Left out: wake events
-// and every sleep state but S5, so that WAK_STS always reads 0. The device has no state.
+// ACPI 6.4 §4.8.3.7: sleep control and sleep status; §4.8.3.6: reset register. Left out: wake
+// events and every sleep state but S5, so that WAK_STS always reads 0. The device has no state.
 import {
   ACPI_RESET_VALUE, ACPI_S5_SLEEP_TYPE, EFFECT_POWER_OFF, EFFECT_REBOOT, INCIDENT_REGISTER,
   INCIDENT_WIDTH,

@@ -1,8 +1,9 @@
 // Validation of a whole state region, before a restored device runs for the first time.
 // No specification: the rules are what the other files keep true about their own state.
 import {
-  BLK_CONFIG_BYTES, CAGE_MEMORY_BYTES, INVALID_CONFIG, INVALID_KIND, INVALID_STATE, KIND_ACPI_PM, KIND_BOOT_TIMER,
-  KIND_I8042, KIND_PVPANIC, KIND_RTC, KIND_SERIAL, KIND_VIRTIO_BLK, KIND_VIRTIO_RNG,
+  BLK_CONFIG_BYTES, CAGE_MEMORY_BYTES, INVALID_CONFIG, INVALID_KIND, INVALID_STATE, KIND_ACPI_PM,
+  KIND_BOOT_TIMER, KIND_I8042, KIND_PVPANIC, KIND_RTC, KIND_SERIAL, KIND_VIRTIO_BLK,
+  KIND_VIRTIO_RNG,
   QUEUE_COUNT_MAX, QUEUE_SIZE_MAX, RNG_CONFIG_BYTES, TAG_GENERATION_MASK, VALID,
 } from "./abi";
 import { I8042_BYTES, i8042Valid } from "./i8042";
@@ -13,9 +14,7 @@ import {
 import { RTC_BYTES, rtcValid } from "./rtc";
 import { SERIAL_BYTES, serialValid } from "./serial";
 import { Virtio, virtioRunning } from "./virtio";
-import {
-  deviceConfigValid, deviceQueueCount, deviceRequestKind,
-} from "./virtio-device";
+import { deviceConfigValid, deviceQueueCount, deviceRequestKind } from "./virtio-device";
 import { virtioMmioQueueValid, virtioMmioValid } from "./virtio-mmio";
 import { virtq } from "./virtq";
 

@@ -1,10 +1,9 @@
-// Keyboard controller without a keyboard: it answers a kernel's probe at once and resets the machine.
+// Keyboard controller without a keyboard: answers a kernel's probe at once and resets the machine.
 // IBM PS/2 Hardware Interface Technical Reference, section 'Keyboard and Auxiliary Device
-// Controller', as Linux's i8042 driver uses it. Left out: keyboard, mouse, their interrupts, the A20
-// gate.
+// Controller', as Linux's i8042 driver uses it. Left out: keyboard, mouse, their interrupts, A20.
 //
 // I8042 (at PORT_DEVICE):
-//   +0 control u8 (command byte)  +1 data u8 (output buffer)  +2 full u8 (output buffer holds a byte)
+//   +0 control u8 (command byte)  +1 data u8 (output buffer)  +2 full u8 (it holds a byte)
 //   +3 pending u8 (command waiting for its data byte, 0: none)  +4 lastCommand u8
 import { EFFECT_REBOOT, INCIDENT_REGISTER, INCIDENT_WIDTH } from "./abi";
 import { PORT_DEVICE } from "./layout";

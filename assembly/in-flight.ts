@@ -60,8 +60,8 @@ export function submit(
 }
 
 /**
- * Writes the record's ranges: `lengthBytes` bytes of the walked chain, from `skipBytes` into segment
- * `first` on. The caller made sure that the chain has as many. Returns the number of ranges.
+ * Writes the record's ranges: `lengthBytes` bytes of the walked chain, from `skipBytes` into
+ * segment `first` on. The caller made sure that the chain has as many. Returns how many ranges.
  */
 export function emitRanges(first: u32, skipBytes: u64, lengthBytes: u64): u32 {
   let skip = skipBytes;

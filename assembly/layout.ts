@@ -43,7 +43,7 @@ const QUEUE_HEADS_BYTES: usize = <usize>QUEUE_SIZE_MAX * IN_FLIGHT_STRIDE;
 const HEADS_BYTES: usize = <usize>QUEUE_COUNT_MAX * IN_FLIGHT_QUEUE_BYTES;
 const SEGMENTS_BYTES: usize = <usize>QUEUE_SIZE_MAX * SEGMENT_STRIDE;
 if (INBOX + INBOX_BYTES > OUTBOX) ERROR("inbox runs into the outbox");
-if (REQUEST + REQUEST_BYTES_MAX > OUTBOX + OUTBOX_BYTES) ERROR("a request record leaves the outbox");
+if (REQUEST + REQUEST_BYTES_MAX > OUTBOX + OUTBOX_BYTES) ERROR("a record leaves the outbox");
 if (<usize>(OUTBOX + OUTBOX_BYTES) > CHAIN) ERROR("outbox runs into the scratch region");
 if (SEGMENTS + SEGMENTS_BYTES > DESCRIPTOR) ERROR("segments run over");
 if (CONFIG_SPACE + CONFIG_SPACE_BYTES > <usize>STATE) ERROR("scratch region runs into the state");

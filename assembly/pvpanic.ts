@@ -5,7 +5,7 @@ import { EFFECT_PANIC, INCIDENT_REGISTER, INCIDENT_WIDTH } from "./abi";
 import { answer, incident, readAbsent, readBadWidth } from "./registers";
 
 export const PVPANIC_PANICKED: u32 = 1 << 0;
-export const PVPANIC_CRASH_LOADED: u32 = 1 << 1; // a crash kernel takes over: the guest helps itself
+export const PVPANIC_CRASH_LOADED: u32 = 1 << 1; // a crash kernel takes over inside the guest
 const PVPANIC_EVENTS: u32 = PVPANIC_PANICKED | PVPANIC_CRASH_LOADED;
 
 /** A driver reads the events the device understands, and sends no other. */

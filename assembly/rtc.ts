@@ -3,8 +3,8 @@
 // Left out: alarms and every interrupt, 12-hour mode, setting the time (writes to it are ignored).
 //
 // Rtc (at PORT_DEVICE):
-//   +0 time u64 (Unix seconds, as the host last told)  +8 index u8  +9 registerA u8  +10 registerB u8
-//   +64 cmos, 128 bytes
+//   +0 time u64 (Unix seconds, as the host last told)  +8 index u8  +9 registerA u8
+//   +10 registerB u8  +64 cmos, 128 bytes
 import { INBOX, INCIDENT_REGISTER, INCIDENT_WIDTH, RTC_TIME } from "./abi";
 import { PORT_DEVICE } from "./layout";
 import { answer, incident, readAbsent, readBadWidth } from "./registers";

@@ -1,7 +1,7 @@
 // COM1: a 16550A UART.
-// National Semiconductor PC16550D data sheet, sections 8.0 to 8.7. Left out: baud rate timing, parity,
-// framing and break conditions, DMA signalling. There is no clock in a cage, so the receive time-out
-// (8.4) is due as soon as fewer bytes than the trigger level wait.
+// National Semiconductor PC16550D data sheet, sections 8.0 to 8.8. Left out: baud rate timing,
+// parity, framing and break conditions, DMA signalling. There is no clock in a cage, so the receive
+// time-out (8.4) is due as soon as fewer bytes than the trigger level wait.
 //
 // Serial (at PORT_DEVICE):
 //   +0 ier  +1 lcr  +2 mcr  +3 scr  +4 dll  +5 dlm  +6 fcr  +7 overrun (LSR bit 1, latched)

@@ -1,4 +1,4 @@
-// Block requests: from a walked descriptor chain to a request record, and from its result to a status.
+// Block requests: from a walked descriptor chain to a request record, and from result to status.
 // Virtio 1.2 §5.2.6. Descriptors may cut the request anywhere (§2.7.4.3). Left out: SECURE_ERASE,
 // GET_LIFETIME, zone commands: they get VIRTIO_BLK_S_UNSUPP.
 //

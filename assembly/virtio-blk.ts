@@ -43,7 +43,7 @@ const CONFIG_MAX_WRITE_ZEROES_SECTORS: usize = 48;
 const CONFIG_MAX_WRITE_ZEROES_SEG: usize = 52;
 const CONFIG_WRITE_ZEROES_MAY_UNMAP: usize = 56;
 export const BLK_CONFIG_SPACE_BYTES: u32 = 60; // up to write_zeroes_may_unmap and its padding
-if (<usize>BLK_CONFIG_SPACE_BYTES > CONFIG_SPACE_BYTES) ERROR("configuration space leaves its region");
+if (<usize>BLK_CONFIG_SPACE_BYTES > CONFIG_SPACE_BYTES) ERROR("config space leaves its region");
 
 const CAPACITY_MAX_SECTORS: u64 = 0x7fffffffffffffff / 512; // file offsets are signed
 const FLAGS_MASK: u32 =

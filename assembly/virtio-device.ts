@@ -1,5 +1,5 @@
 // What a virtio device supplies to the transport: id, features, configuration, queues, requests.
-// Virtio 1.2 §5. The only place that tells one virtio device from another; a new one adds its cases.
+// Virtio 1.2 §5. The only place that tells one virtio device from another: a new one is added here.
 import {
   KIND_VIRTIO_BLK, REQUEST_KIND_BLK_IN, REQUEST_KIND_BLK_WRITE_ZEROES, REQUEST_KIND_ENTROPY,
 } from "./abi";

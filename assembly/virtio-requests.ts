@@ -3,8 +3,8 @@
 //
 // No state of its own: queues in Virtq, requests the host has in InFlight.
 import {
-  EFFECT_MORE, EFFECT_REQUEST, INCIDENT_MEMORY, INCIDENT_NOTIFY, INCIDENT_TAG, TAG_GENERATION_SHIFT, TAG_HEAD_MASK,
-  TAG_QUEUE_MASK, TAG_QUEUE_SHIFT,
+  EFFECT_MORE, EFFECT_REQUEST, INCIDENT_MEMORY, INCIDENT_NOTIFY, INCIDENT_TAG,
+  TAG_GENERATION_SHIFT, TAG_HEAD_MASK, TAG_QUEUE_MASK, TAG_QUEUE_SHIFT,
 } from "./abi";
 import { inFlight } from "./in-flight";
 import { incident } from "./registers";
@@ -31,8 +31,8 @@ export function requestsNext(queueIndex: u32): u32 {
   return drain(queueIndex);
 }
 
-// Handles chains until one is for the host to execute, or the ring is empty, or as many as the queue
-// holds are answered: then the host gets its turn before the guest's next ones.
+// Handles chains until one is for the host to execute, or the ring is empty, or as many as the
+// queue holds are answered: then the host gets its turn before the guest's next ones.
 function drain(queueIndex: u32): u32 {
   let effects: u32 = 0;
   for (let budget: u32 = virtq(queueIndex).size; budget != 0; budget--) {

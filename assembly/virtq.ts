@@ -120,8 +120,8 @@ export function virtqPop(index: u32): i32 {
   return head;
 }
 
-// The ring is drained: publish the index at which a kick is wanted, then look once more, because the
-// driver may have added a buffer before it could see that (§2.7.10.1). Returns the new index.
+// The ring is drained: publish the index at which a kick is wanted, then look once more, because
+// the driver may have added a buffer before it could see that (§2.7.10.1). Returns the new index.
 function askForKick(queue: Virtq): i32 {
   const availEvent = queue.usedRing + RING_ENTRIES + <u64>queue.size * USED_ELEMENT_BYTES;
   if (!guestStore16(availEvent, queue.availNext)) return -1;

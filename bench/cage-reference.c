@@ -1,6 +1,6 @@
 // The reference for bench/cage.ts: what a cage does for a register read and for a three-descriptor
-// block request, written as plain C on guest memory that is simply there. Same checks of the guest's
-// numbers, same in-flight table, same record; no sandbox.
+// block request, written as plain C on guest memory that is simply there. Same checks of the
+// guest's numbers, same in-flight table, same record; no sandbox.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -220,7 +220,7 @@ static void offer_batch(uint16_t *index) {
   memcpy(memory + AVAIL_RING + 2, index, 2);
 }
 
-// Called through volatile pointers, as a monitor calls a device: the compiler cannot fold the loops.
+// Called through volatile pointers, as a monitor calls a device: the compiler cannot fold loops.
 static uint32_t (*volatile read_call)(uint32_t, uint32_t) = read_register;
 static int (*volatile parse_call)(void) = parse;
 static int (*volatile complete_call)(uint32_t, uint8_t, uint32_t) = complete;

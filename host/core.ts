@@ -2,49 +2,7 @@
 // device; GuestMemory is what its imports reach. Policy (what a trap or an effect leads to) is the
 // engine's: a trap leaves here as the WebAssembly.RuntimeError it is.
 import { readFileSync } from 'node:fs';
-import {
-  BLK_CONFIG_ALIGNMENT_OFFSET,
-  BLK_CONFIG_BLK_SIZE,
-  BLK_CONFIG_BYTES,
-  BLK_CONFIG_CAPACITY,
-  BLK_CONFIG_DISCARD_ALIGNMENT,
-  BLK_CONFIG_FLAGS,
-  BLK_CONFIG_ID,
-  BLK_CONFIG_MAX_DISCARD_SECTORS,
-  BLK_CONFIG_MAX_WRITE_ZEROES_SECTORS,
-  BLK_CONFIG_MIN_IO_SIZE,
-  BLK_CONFIG_OPT_IO_SIZE,
-  BLK_CONFIG_PHYSICAL_BLOCK_EXP,
-  BLK_CONFIG_QUEUE_COUNT,
-  BLK_CONFIG_QUEUE_SIZE,
-  BLK_CONFIG_SEG_MAX,
-  BLK_CONFIG_SIZE_MAX,
-  BLK_FLAG_DISCARD,
-  BLK_FLAG_RO,
-  BLK_FLAG_WRITE_ZEROES,
-  BLK_FLAG_WRITEBACK,
-  BLK_ID_BYTES,
-  COUNTERS,
-  INBOX,
-  INBOX_BYTES,
-  INVALID_KIND,
-  OUTBOX_VALUE,
-  QUEUE_SIZE_MAX,
-  RANGE_STRIDE,
-  REQUEST,
-  REQUEST_BYTES_MAX,
-  REQUEST_KIND,
-  REQUEST_KIND_CONSOLE_OUT,
-  REQUEST_LENGTH,
-  REQUEST_RANGE_COUNT,
-  REQUEST_RANGES,
-  RNG_CONFIG_BYTES,
-  RNG_CONFIG_QUEUE_SIZE,
-  STATE,
-  STATE_BYTES,
-  STATE_KIND,
-  VALID,
-} from '../assembly/abi.ts';
+import * as abi from '../assembly/abi.ts';
 import { FaradayError } from './errors.ts';
 
 // --- Guest memory -------------------------------------------------------------------------------
@@ -64,24 +22,32 @@ export type AccessObserver = (
   allowed: boolean,
 ) => void;
 
-/** Guest RAM as one buffer: addresses below 3 GiB at their own offset, from 4 GiB on 1 GiB lower. */
+/**
+ * Guest RAM as one row of bytes: gpa below 3 GiB at its own offset, gpa from 4 GiB on 1 GiB lower.
+ * It comes as one buffer, or as windows that begin `strideBytes` apart and overlap by more than a
+ * cage's memory, because no buffer that Node takes from outside is larger than 4 GiB.
+ */
 export class GuestMemory {
-  readonly buffer: ArrayBuffer;
-  readonly view: DataView;
+  readonly view: DataView; // the first window
   observer: AccessObserver | null = null;
+  readonly #views: DataView[];
+  readonly #stride: number;
   readonly #lowEnd: number;
   readonly #highEnd: number;
 
-  constructor(buffer: ArrayBuffer) {
-    this.buffer = buffer;
-    this.view = new DataView(buffer);
-    this.#lowEnd = Math.min(buffer.byteLength, HOLE_START);
-    this.#highEnd =
-      buffer.byteLength > HOLE_START ? buffer.byteLength + (HOLE_END - HOLE_START) : HOLE_END;
+  constructor(memory: ArrayBuffer | readonly ArrayBuffer[], strideBytes = 2 ** 52) {
+    const windows = memory instanceof ArrayBuffer ? [memory] : memory;
+    this.#views = windows.map((window) => new DataView(window));
+    this.#stride = strideBytes;
+    this.view = this.#views[0];
+    const last = windows.length - 1;
+    const lengthBytes = (last && last * strideBytes) + windows[last].byteLength;
+    this.#lowEnd = Math.min(lengthBytes, HOLE_START);
+    this.#highEnd = Math.max(lengthBytes, HOLE_START) + (HOLE_END - HOLE_START);
   }
 
   /**
-   * The buffer offset of a guest-physical range, or -1 where it leaves RAM. Both numbers are exact
+   * The offset of a guest-physical range in the row, or -1 where it leaves RAM. Both numbers are exact
    * or refused: a double holds every integer up to 2^53, and RAM ends far below that.
    */
   offsetOf(address: number, lengthBytes: number): number {
@@ -92,7 +58,7 @@ export class GuestMemory {
   }
 
   /** The accessors a cage imports; `cage()` is that instance's memory, known only after linking. */
-  importsFor(cage: () => DataView): Record<string, (...args: never[]) => number | undefined> {
+  importsFor(cage: () => DataView): Record<string, (...args: never[]) => unknown> {
     return {
       // A u64 arrives as a signed BigInt: one past 2^63 turns negative here, and is refused.
       read: (address: bigint, destination: number, length: number) =>
@@ -102,10 +68,7 @@ export class GuestMemory {
       load16: (address: bigint) => this.#load16(Number(address)),
       store16: (address: bigint, value: number) => this.#store16(Number(address), value),
       // The vCPU runs on this very thread, between calls into the cage: the order is the program's.
-      fence: () => {
-        this.observer?.('fence', 0, 0, true);
-        return undefined;
-      },
+      fence: () => this.observer?.('fence', 0, 0, true),
     };
   }
 
@@ -120,23 +83,36 @@ export class GuestMemory {
     const allowed = offset >= 0 && cageOffset + length <= cage.byteLength;
     if (this.observer) this.observer(kind, address, length, allowed);
     if (!allowed) return REFUSED;
-    if (kind === 'read') copyBytes(this.view, offset, cage, cageOffset, length);
-    else copyBytes(cage, cageOffset, this.view, offset, length);
+    const index = this.#windowAt(offset);
+    const guest = this.#views[index];
+    const guestOffset = offset - index * this.#stride;
+    if (kind === 'read') copyBytes(guest, guestOffset, cage, cageOffset, length);
+    else copyBytes(cage, cageOffset, guest, guestOffset, length);
     return 0;
   }
 
   #load16(address: number): number {
     const offset = address % 2 === 0 ? this.offsetOf(address, 2) : -1;
     if (this.observer) this.observer('load16', address, 2, offset >= 0);
-    return offset < 0 ? -1 : this.view.getUint16(offset, true);
+    if (offset < 0) return -1;
+    const index = this.#windowAt(offset);
+    return this.#views[index].getUint16(offset - index * this.#stride, true);
   }
 
   #store16(address: number, value: number): number {
     const offset = address % 2 === 0 ? this.offsetOf(address, 2) : -1;
     if (this.observer) this.observer('store16', address, 2, offset >= 0);
     if (offset < 0) return REFUSED;
-    this.view.setUint16(offset, value, true);
+    const index = this.#windowAt(offset);
+    this.#views[index].setUint16(offset - index * this.#stride, value, true);
     return 0;
+  }
+
+  // The window in which an access at that offset lies whole. The last one may be longer than the
+  // stride, so what lies in its tail counts as its own.
+  #windowAt(offset: number): number {
+    if (offset < this.#stride) return 0;
+    return Math.min(Math.floor(offset / this.#stride), this.#views.length - 1);
   }
 }
 
@@ -186,37 +162,37 @@ const MAX_RANGE_SECTORS = 0x3ffff8;
 
 /** The configuration bytes of a virtio-blk device, as init() takes them. */
 export function encodeBlkConfig(config: BlkConfig): Uint8Array {
-  const bytes = new Uint8Array(BLK_CONFIG_BYTES);
+  const bytes = new Uint8Array(abi.BLK_CONFIG_BYTES);
   const view = new DataView(bytes.buffer);
-  const queueSize = config.queueSize ?? QUEUE_SIZE_MAX;
-  let flags = config.readOnly ? BLK_FLAG_RO : 0;
-  if (config.writeback ?? true) flags |= BLK_FLAG_WRITEBACK;
-  if (!config.readOnly && (config.discard ?? true)) flags |= BLK_FLAG_DISCARD;
-  if (!config.readOnly && (config.writeZeroes ?? true)) flags |= BLK_FLAG_WRITE_ZEROES;
+  const queueSize = config.queueSize ?? abi.QUEUE_SIZE_MAX;
+  let flags = config.readOnly ? abi.BLK_FLAG_RO : 0;
+  if (config.writeback ?? true) flags |= abi.BLK_FLAG_WRITEBACK;
+  if (!config.readOnly && (config.discard ?? true)) flags |= abi.BLK_FLAG_DISCARD;
+  if (!config.readOnly && (config.writeZeroes ?? true)) flags |= abi.BLK_FLAG_WRITE_ZEROES;
   const u32 = (offset: number, value: number): void => view.setUint32(offset, value, true);
   const u16 = (offset: number, value: number): void => view.setUint16(offset, value, true);
-  view.setBigUint64(BLK_CONFIG_CAPACITY, BigInt(Math.floor(config.capacityBytes / 512)), true);
-  u32(BLK_CONFIG_FLAGS, flags);
-  u32(BLK_CONFIG_BLK_SIZE, config.blockSize ?? 512);
-  u32(BLK_CONFIG_SIZE_MAX, config.sizeMax ?? 0);
-  u32(BLK_CONFIG_SEG_MAX, config.segMax ?? queueSize - 2);
-  view.setUint8(BLK_CONFIG_PHYSICAL_BLOCK_EXP, config.physicalBlockExp ?? 0);
-  view.setUint8(BLK_CONFIG_ALIGNMENT_OFFSET, config.alignmentOffset ?? 0);
-  u16(BLK_CONFIG_MIN_IO_SIZE, config.minIoSize ?? 0);
-  u32(BLK_CONFIG_OPT_IO_SIZE, config.optIoSize ?? 0);
-  u16(BLK_CONFIG_QUEUE_COUNT, config.queueCount ?? 1);
-  u16(BLK_CONFIG_QUEUE_SIZE, queueSize);
-  u32(BLK_CONFIG_MAX_DISCARD_SECTORS, config.maxDiscardSectors ?? MAX_RANGE_SECTORS);
-  u32(BLK_CONFIG_DISCARD_ALIGNMENT, config.discardAlignment ?? 8);
-  u32(BLK_CONFIG_MAX_WRITE_ZEROES_SECTORS, config.maxWriteZeroesSectors ?? MAX_RANGE_SECTORS);
-  bytes.set(new TextEncoder().encode(config.id).subarray(0, BLK_ID_BYTES), BLK_CONFIG_ID);
+  view.setBigUint64(abi.BLK_CONFIG_CAPACITY, BigInt(Math.floor(config.capacityBytes / 512)), true);
+  u32(abi.BLK_CONFIG_FLAGS, flags);
+  u32(abi.BLK_CONFIG_BLK_SIZE, config.blockSize ?? 512);
+  u32(abi.BLK_CONFIG_SIZE_MAX, config.sizeMax ?? 0);
+  u32(abi.BLK_CONFIG_SEG_MAX, config.segMax ?? queueSize - 2);
+  view.setUint8(abi.BLK_CONFIG_PHYSICAL_BLOCK_EXP, config.physicalBlockExp ?? 0);
+  view.setUint8(abi.BLK_CONFIG_ALIGNMENT_OFFSET, config.alignmentOffset ?? 0);
+  u16(abi.BLK_CONFIG_MIN_IO_SIZE, config.minIoSize ?? 0);
+  u32(abi.BLK_CONFIG_OPT_IO_SIZE, config.optIoSize ?? 0);
+  u16(abi.BLK_CONFIG_QUEUE_COUNT, config.queueCount ?? 1);
+  u16(abi.BLK_CONFIG_QUEUE_SIZE, queueSize);
+  u32(abi.BLK_CONFIG_MAX_DISCARD_SECTORS, config.maxDiscardSectors ?? MAX_RANGE_SECTORS);
+  u32(abi.BLK_CONFIG_DISCARD_ALIGNMENT, config.discardAlignment ?? 8);
+  u32(abi.BLK_CONFIG_MAX_WRITE_ZEROES_SECTORS, config.maxWriteZeroesSectors ?? MAX_RANGE_SECTORS);
+  bytes.set(new TextEncoder().encode(config.id).subarray(0, abi.BLK_ID_BYTES), abi.BLK_CONFIG_ID);
   return bytes;
 }
 
 /** The configuration bytes of a virtio-rng device. */
 export function encodeRngConfig(config: { queueSize?: number } = {}): Uint8Array {
-  const bytes = new Uint8Array(RNG_CONFIG_BYTES);
-  new DataView(bytes.buffer).setUint16(RNG_CONFIG_QUEUE_SIZE, config.queueSize ?? 64, true);
+  const bytes = new Uint8Array(abi.RNG_CONFIG_BYTES);
+  new DataView(bytes.buffer).setUint16(abi.RNG_CONFIG_QUEUE_SIZE, config.queueSize ?? 64, true);
   return bytes;
 }
 
@@ -265,17 +241,20 @@ export function coreModule(): WebAssembly.Module {
 }
 
 /**
- * The size of the request record in a cage's memory. One that claims more than its place holds comes
- * from a broken cage, and is reported as a trap would be.
+ * The size of the request record in a cage's memory. One that claims more than its place holds
+ * comes from a broken cage, and is reported as a trap would be.
  */
 export function recordBytes(cage: DataView): number {
-  const inline = cage.getUint32(REQUEST + REQUEST_KIND, true) === REQUEST_KIND_CONSOLE_OUT;
+  const inline =
+    cage.getUint32(abi.REQUEST + abi.REQUEST_KIND, true) === abi.REQUEST_KIND_CONSOLE_OUT;
   const tail = inline
-    ? Number(cage.getBigUint64(REQUEST + REQUEST_LENGTH, true))
-    : cage.getUint32(REQUEST + REQUEST_RANGE_COUNT, true) * RANGE_STRIDE;
-  const size = REQUEST_RANGES + tail;
-  if (size <= REQUEST_BYTES_MAX) return size;
-  throw new WebAssembly.RuntimeError(`request record of ${size} bytes, past ${REQUEST_BYTES_MAX}`);
+    ? Number(cage.getBigUint64(abi.REQUEST + abi.REQUEST_LENGTH, true))
+    : cage.getUint32(abi.REQUEST + abi.REQUEST_RANGE_COUNT, true) * abi.RANGE_STRIDE;
+  const size = abi.REQUEST_RANGES + tail;
+  if (size <= abi.REQUEST_BYTES_MAX) return size;
+  throw new WebAssembly.RuntimeError(
+    `request record of ${size} bytes, past ${abi.REQUEST_BYTES_MAX}`,
+  );
 }
 
 /** One device in one instance of the core. Every call that runs it returns effect bits. */
@@ -306,9 +285,9 @@ export class Cage {
   }
 
   #init(): void {
-    this.#bytes.set(this.#config, INBOX);
+    this.#bytes.set(this.#config, abi.INBOX);
     const answer = this.#core.init(this.kind);
-    if (answer !== VALID) {
+    if (answer !== abi.VALID) {
       const what = `the core refuses a device of kind ${this.kind}: answer ${answer}`;
       throw new FaradayError('internal', what);
     }
@@ -346,15 +325,15 @@ export class Cage {
 
   /** Hands input to the device; value() is the number of bytes it took. At most INBOX_BYTES. */
   input(bytes: Uint8Array): number {
-    const offered = bytes.byteLength > INBOX_BYTES ? bytes.subarray(0, INBOX_BYTES) : bytes;
-    this.#bytes.set(offered, INBOX);
+    const offered = bytes.byteLength > abi.INBOX_BYTES ? bytes.subarray(0, abi.INBOX_BYTES) : bytes;
+    this.#bytes.set(offered, abi.INBOX);
     return this.#core.input(offered.byteLength);
   }
 
   /** Tells an RTC the time, in Unix seconds. */
   inputTime(unixSeconds: number): number {
-    this.#view.setUint32(INBOX, unixSeconds % 2 ** 32, true);
-    this.#view.setUint32(INBOX + 4, Math.floor(unixSeconds / 2 ** 32), true);
+    this.#view.setUint32(abi.INBOX, unixSeconds % 2 ** 32, true);
+    this.#view.setUint32(abi.INBOX + 4, Math.floor(unixSeconds / 2 ** 32), true);
     return this.#core.input(8);
   }
 
@@ -375,31 +354,31 @@ export class Cage {
 
   /** The low 32 bits of what the last call left at OUTBOX_VALUE. */
   value(): number {
-    return this.#view.getUint32(OUTBOX_VALUE, true);
+    return this.#view.getUint32(abi.OUTBOX_VALUE, true);
   }
 
   /** All 64 bits of it, for 8-byte reads. */
   value64(): bigint {
-    return this.#view.getBigUint64(OUTBOX_VALUE, true);
+    return this.#view.getBigUint64(abi.OUTBOX_VALUE, true);
   }
 
   /** A copy of the request record, cut to its size. */
   record(): Uint8Array {
-    return this.#bytes.slice(REQUEST, REQUEST + recordBytes(this.#view));
+    return this.#bytes.slice(abi.REQUEST, abi.REQUEST + recordBytes(this.#view));
   }
 
   /** How often each incident happened. */
   counters(): Record<IncidentName, number> {
     const counts = {} as Record<IncidentName, number>;
     for (const [index, name] of INCIDENT_NAMES.entries()) {
-      counts[name] = this.#view.getUint32(COUNTERS + index * 4, true);
+      counts[name] = this.#view.getUint32(abi.COUNTERS + index * 4, true);
     }
     return counts;
   }
 
   /** A copy of the state region: everything there is to the device. */
   stateBytes(): Uint8Array {
-    return this.#bytes.slice(STATE, STATE + STATE_BYTES);
+    return this.#bytes.slice(abi.STATE, abi.STATE + abi.STATE_BYTES);
   }
 
   /**
@@ -407,13 +386,13 @@ export class Cage {
    * latter the device must not run before restart() or another restore().
    */
   restore(state: Uint8Array): number {
-    if (state.byteLength !== STATE_BYTES) {
-      const what = `device state of ${state.byteLength} bytes instead of ${STATE_BYTES}`;
+    if (state.byteLength !== abi.STATE_BYTES) {
+      const what = `device state of ${state.byteLength} bytes instead of ${abi.STATE_BYTES}`;
       throw new FaradayError('internal', what);
     }
-    this.#bytes.set(state, STATE);
+    this.#bytes.set(state, abi.STATE);
     // The core cannot know which device this cage is meant to be.
-    if (this.#view.getUint32(STATE_KIND, true) !== this.kind) return INVALID_KIND;
+    if (this.#view.getUint32(abi.STATE_KIND, true) !== this.kind) return abi.INVALID_KIND;
     return this.#core.check();
   }
 }

@@ -132,6 +132,33 @@ test('RAM of at most 3 GiB ends there', () => {
   assert.is(memory.offsetOf(4 * GIB, 1), -1);
 });
 
+test('RAM in overlapping windows reads as one row of bytes', () => {
+  // Bytes 0 to 255, as windows of 96 bytes that begin 64 apart.
+  const windows = [0, 64, 128, 192].map((from) => {
+    const length = from === 192 ? 64 : 96;
+    return Uint8Array.from({ length }, (_, index) => from + index).buffer;
+  });
+  const { cage, guest } = accessors(new GuestMemory(windows, 64));
+  for (let address = 0; address + 16 <= 256; address += 1) {
+    assert.is(guest.read(BigInt(address), 0, 16), 0);
+    for (let index = 0; index < 16; index += 1) assert.is(cage.getUint8(index), address + index);
+    if (address % 2 === 0) assert.is(guest.load16(BigInt(address)), address * 257 + 256);
+  }
+  assert.is(guest.load16(254n), 0xfffe);
+  assert.is.not(guest.read(241n, 0, 16), 0);
+  assert.is(guest.load16(256n), -1);
+  assert.is(guest.store16(200n, 0xabcd), 0);
+  assert.is(new DataView(windows[3]).getUint16(8, true), 0xabcd);
+});
+
+test('a last window longer than the stride is one window', () => {
+  const windows = [new ArrayBuffer(96), new ArrayBuffer(90)];
+  const { guest } = accessors(new GuestMemory(windows, 64));
+  assert.is(guest.store16(152n, 0x1234), 0);
+  assert.is(new DataView(windows[1]).getUint16(88, true), 0x1234);
+  assert.is(guest.load16(154n), -1);
+});
+
 test('the observer sees every access, refused ones too', () => {
   const memory = guestMemory(4096);
   const { guest } = accessors(memory);

@@ -1,6 +1,6 @@
-// A hostile driver: random registers, rings and descriptors against the release core. Whatever it does, no
-// call traps, spins or touches memory outside the guest's, and the state stays valid. The seed is
-// printed when a run fails; SEED=n in the environment repeats it.
+// A hostile driver: random registers, rings and descriptors against the release core. Whatever it
+// does, no call traps, spins or touches memory outside the guest's, and the state stays valid. The
+// seed is printed when a run fails; SEED=n in the environment repeats it.
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import {
@@ -24,25 +24,13 @@ import {
   type VirtioDriver,
 } from './driver.ts';
 import { blkDevice, CAPACITY_SECTORS, rngDevice } from './fixtures.ts';
+import { type Random, randomFrom } from './random.ts';
 
 const SEED = Number(process.env.SEED ?? 20240229);
 const RUNS = 300;
 const ACTIONS = 600;
 const RAM_BYTES = 0x80000;
 const ACCESSES_PER_CALL_MAX = 200_000; // a queue of chains, each of as many descriptors
-
-/** A small fast generator (mulberry32), so that a seed is one number. */
-function randomFrom(seed: number): (limit: number) => number {
-  let state = seed >>> 0;
-  return (limit) => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % limit;
-  };
-}
-
-type Random = (limit: number) => number;
 
 /** Numbers at which checks go wrong, as often as any others. */
 function nasty(random: Random): number {

@@ -281,7 +281,7 @@ test('a source served while another is pending gives a new edge', () => {
   get(uart, IIR);
   put(uart, RBR, 65);
   assert.is(uart.input(text('a')), EFFECT_IRQ);
-  assert.is(uart.next(0), EFFECT_REQUEST); // data outranks the transmitter: the line is high already
+  assert.is(uart.next(0), EFFECT_REQUEST); // data outranks it: the line is high already
   assert.is(get(uart, IIR), FIFO_BITS | 0x04);
   assert.is(uart.read(RBR, 1), EFFECT_IRQ | EFFECT_INPUT_SPACE);
   assert.is(get(uart, IIR), FIFO_BITS | IER_THRI);

@@ -163,7 +163,7 @@ test('GET_ID is answered by the core, padded with zeros', () => {
   assert.is(outcome.requests.length, 0);
   assert.is(outcome.status, BLK_S_OK);
   assert.equal(outcome.used, { id: 0, length: 21 });
-  const id = new Uint8Array(device.memory.buffer, PAYLOAD, 20);
+  const id = new Uint8Array(device.memory.view.buffer, PAYLOAD, 20);
   assert.is(new TextDecoder().decode(id), `root${'\0'.repeat(16)}`);
 });
 
@@ -173,7 +173,7 @@ test('GET_ID fills a buffer cut in pieces and leaves the rest of a larger one al
   const outcome = submit(device, BLK_T_GET_ID, 0n, [into(7), into(30, PAYLOAD + 0x100)]);
   assert.is(outcome.status, BLK_S_OK);
   const bytes = (at: number, length: number) =>
-    new TextDecoder().decode(new Uint8Array(device.memory.buffer, at, length));
+    new TextDecoder().decode(new Uint8Array(device.memory.view.buffer, at, length));
   assert.is(bytes(PAYLOAD, 7) + bytes(PAYLOAD + 0x100, 13), 'abcdefghijklmnopqrst');
   assert.is(device.memory.view.getUint8(PAYLOAD + 0x100 + 13), 0xee);
 });

@@ -1,5 +1,5 @@
-// The split virtqueue: assembly/virtq.ts and virtio-requests.ts on the release core (virtio 1.2 §2.7).
-// Most chains go through the entropy device, which takes any writable buffer.
+// The split virtqueue: assembly/virtq.ts and virtio-requests.ts on the release core, as virtio 1.2
+// §2.7 has it. Most chains go through the entropy device, which takes any writable buffer.
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import {
@@ -473,7 +473,7 @@ test('without the event index neither event field is touched', () => {
   kick(device.cage, 0);
 });
 
-test('a readable buffer in memory the guest does not have fails in the core as data, not as a trap', () => {
+test('a header that leaves RAM is an I/O error, not a trap', () => {
   const device = blkDevice();
   const queue = device.driver.bringUp();
   const header = { address: RAM_END - 8, length: 16 };
