@@ -156,7 +156,6 @@ export function virtqWalk(index: u32, head: u32): i32 {
       if (indirect || flags & VIRTQ_DESC_F_NEXT) return INCIDENT_CHAIN;
       if (!negotiated(VIRTIO_RING_F_INDIRECT_DESC)) return INCIDENT_CHAIN;
       if (length == 0 || length % DESC_BYTES != 0) return INCIDENT_CHAIN;
-      if (address + length < address) return INCIDENT_MEMORY;
       indirect = true;
       table = address;
       tableSize = length / DESC_BYTES;

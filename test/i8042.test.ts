@@ -66,6 +66,14 @@ test('bytes for keyboard and mouse vanish without an answer', () => {
   assert.is(ask(i8042, 0xd4, 0xf2), null);
 });
 
+test('the status tells a command from data', () => {
+  const i8042 = portDevice(KIND_I8042);
+  i8042.write(COMMAND, 1, 0xa7);
+  assert.is(readValue(i8042, COMMAND) & 0x08, 0x08);
+  i8042.write(DATA, 1, 0);
+  assert.is(readValue(i8042, COMMAND) & 0x08, 0);
+});
+
 test('reading the data port empties it', () => {
   const i8042 = portDevice(KIND_I8042);
   assert.is(ask(i8042, 0xd2, 0x77), 0x77);

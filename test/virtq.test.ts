@@ -116,7 +116,13 @@ test('a chain that loops is refused', () => {
   const head = device.queue.chain([buffer(), buffer()]);
   device.queue.setDescriptor(head + 1, buffer(), DESC_F_NEXT, head);
   device.queue.offer(head);
+  let reads = 0;
+  device.memory.observer = (kind) => {
+    if (kind === 'read') reads += 1;
+    if (kind === 'fence') device.memory.observer = null;
+  };
   refused(device, head, 'chain');
+  assert.is(reads, 17, 'it is found out after as many descriptors as the queue has');
 });
 
 test('a descriptor that is its own next is refused', () => {
