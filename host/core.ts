@@ -47,8 +47,8 @@ export class GuestMemory {
   }
 
   /**
-   * The offset of a guest-physical range in the row, or -1 where it leaves RAM. Both numbers are exact
-   * or refused: a double holds every integer up to 2^53, and RAM ends far below that.
+   * The offset of a guest-physical range in the row, or -1 where it leaves RAM. Both numbers are
+   * exact or refused: a double holds every integer up to 2^53, and RAM ends far below that.
    */
   offsetOf(address: number, lengthBytes: number): number {
     const end = address + lengthBytes;
@@ -365,6 +365,19 @@ export class Cage {
   /** A copy of the request record, cut to its size. */
   record(): Uint8Array {
     return this.#bytes.slice(abi.REQUEST, abi.REQUEST + recordBytes(this.#view));
+  }
+
+  /**
+   * Copies the bytes of a CONSOLE_OUT record to `target`, from `offset` on; returns their number,
+   * or -1 where the record is none or they do not fit.
+   */
+  outputBytes(target: Uint8Array, offset: number): number {
+    const length = recordBytes(this.#view) - REQUEST_RANGES;
+    const kind = this.#view.getUint32(REQUEST + REQUEST_KIND, true);
+    if (kind !== REQUEST_KIND_CONSOLE_OUT || offset + length > target.length) return -1;
+    const from = REQUEST + REQUEST_RANGES;
+    for (let i = 0; i < length; i++) target[offset + i] = this.#bytes[from + i];
+    return length;
   }
 
   /** How often each incident happened. */
