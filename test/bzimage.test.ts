@@ -1,7 +1,15 @@
 // host/boot/bzimage.ts and host/kernel/extract.ts: from a bzImage to the kernel inside, in every
 // compression that Linux uses, and what may be wrong with one.
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { test } from 'uvu';
@@ -53,6 +61,10 @@ function refused(bytes: Buffer): string {
 /** Extraction fails with one line, and leaves nothing in the cache. */
 async function extractionRefused(bytes: Buffer, code = 'bad-kernel'): Promise<string> {
   writeFileSync(path, bytes);
+  return refusedAs(code);
+}
+
+async function refusedAs(code: string): Promise<string> {
   try {
     await plainKernel(path);
   } catch (error) {
@@ -284,6 +296,34 @@ test('an extracted kernel is stored without the zeros at the ends of its segment
   const body = small.subarray(segment.fileOffset, segment.fileOffset + segment.fileBytes);
   assert.ok(body.equals(data.subarray(0, body.length)));
   assert.ok(data.subarray(body.length).every((byte) => byte === 0));
+});
+
+test('debug information in a vmlinux is neither read nor limited', async () => {
+  const bytes = vmlinux();
+  writeFileSync(path, bytes);
+  truncateSync(path, 2 ** 34); // sparse: 16 GiB behind the kernel
+  const { vmlinuxPath, traits } = await plainKernel(path);
+  assert.is(vmlinuxPath, path);
+  assert.is(traits.version, RELEASE);
+  rmSync(path);
+});
+
+test('segments that share bytes of the file cannot make a kernel of absurd size', async () => {
+  const body = Buffer.alloc(64);
+  const headers = Array.from({ length: 64 }, (_, index) => {
+    const size = 2 ** 30;
+    return {
+      address: KERNEL_BASE + index * size,
+      body,
+      offset: 0,
+      fileBytes: size,
+      memoryBytes: size,
+    };
+  });
+  writeFileSync(path, elf({ headers }));
+  truncateSync(path, 2 ** 31);
+  assert.match(await refusedAs('bad-kernel'), /loads more than 512 MiB/);
+  rmSync(path);
 });
 
 test.run();

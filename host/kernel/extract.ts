@@ -4,16 +4,15 @@ import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { readBzImage } from '../boot/bzimage.ts';
-import { parseElfKernel } from '../boot/elf.ts';
 import { fileError, type InputFile, inputOf, withInput } from '../boot/file.ts';
+import { MIB } from '../boot/layout.ts';
 import { notAKernel, SNIFF_BYTES, sniffKernel } from '../boot/sniff.ts';
 import { decompress } from './decompress.ts';
 import { cacheFolder, publish, withTemporaryFolder, writeDurably } from './folders.ts';
 import { findConfig, inspectKernel, type KernelTraits } from './inspect.ts';
-import { shrinkElf } from './shrink.ts';
+import { KERNEL_BYTES_MAX, shrinkElf } from './shrink.ts';
 
-const KERNEL_BYTES_MAX = 512 * 1024 * 1024;
-const CONFIG_BYTES_MAX = 4 * 1024 * 1024;
+const CONFIG_BYTES_MAX = 4 * MIB;
 const CACHE_FORMAT = '1'; // part of every cache key: raise it when cached files change their form
 
 /** What an image holds. */
@@ -35,19 +34,14 @@ export function sha256(...parts: (Uint8Array | string)[]): string {
   return hash.digest('hex');
 }
 
-function readKernelFile(path: string): InputFile {
-  const bytes = withInput(path, 'kernel', 'bad-kernel', (file) => {
-    if (sniffKernel(file.read(0, SNIFF_BYTES)) === 'other') throw notAKernel(file);
-    if (file.sizeBytes <= KERNEL_BYTES_MAX) return file.read(0, file.sizeBytes);
-    const limit = `${KERNEL_BYTES_MAX / 2 ** 20} MiB`;
-    throw fileError(file, `is larger than ${limit}; name a kernel without debug information`);
-  });
-  return inputOf(bytes, path, 'kernel', 'bad-kernel');
+/** A bzImage, whole. */
+function readImage(file: InputFile): Buffer {
+  if (file.sizeBytes <= KERNEL_BYTES_MAX) return file.read(0, file.sizeBytes);
+  throw fileError(file, `is larger than ${KERNEL_BYTES_MAX / MIB} MiB; the file is damaged`);
 }
 
-/** The uncompressed kernel in a vmlinux or a bzImage. */
+/** The ELF file inside a bzImage. */
 async function unpack(image: InputFile, signal?: AbortSignal): Promise<Buffer> {
-  if (sniffKernel(image.read(0, SNIFF_BYTES)) === 'elf') return image.read(0, image.sizeBytes);
   const { compression, packedOffset, packedBytes, unpackedBytes } = readBzImage(image);
   if (unpackedBytes > KERNEL_BYTES_MAX) {
     const finding = `its payload is corrupt: it claims to unpack to ${unpackedBytes} bytes`;
@@ -60,6 +54,19 @@ async function unpack(image: InputFile, signal?: AbortSignal): Promise<Buffer> {
   const finding = `its payload is corrupt: ${kernel.length} bytes instead of ${unpackedBytes}`;
   throw fileError(image, `${finding}; copy or download it again`);
 }
+
+function formatOf(file: InputFile): 'elf' | 'bzimage' {
+  const format = sniffKernel(file.read(0, SNIFF_BYTES));
+  if (format === 'other') throw notAKernel(file);
+  return format;
+}
+
+const withKernel = <T>(path: string, use: (file: InputFile) => T): T => {
+  return withInput(path, 'kernel', 'bad-kernel', use);
+};
+const kernelOf = (bytes: Buffer, path: string): InputFile => {
+  return inputOf(bytes, path, 'kernel', 'bad-kernel');
+};
 
 /** The configuration beside a kernel: config-VERSION next to vmlinuz-VERSION, or .config. */
 function configBeside(kernelPath: string): string | null {
@@ -81,12 +88,17 @@ function configBeside(kernelPath: string): string | null {
  * 'bad-kernel', or 'host' where the tool to unpack it is not installed.
  */
 export async function extractKernel(path: string, signal?: AbortSignal): Promise<Extracted> {
-  const image = readKernelFile(path);
-  const whole = await unpack(image, signal);
-  const parsed = parseElfKernel(inputOf(whole, path, 'kernel', 'bad-kernel'));
-  const config = configBeside(path) ?? findConfig(whole);
-  const traits = inspectKernel(whole, config);
-  return { kernel: shrinkElf(whole, parsed), traits, config };
+  // Of a vmlinux only what is loaded is read: debug information may be many times as large.
+  const read = withKernel(path, (file) => {
+    const format = formatOf(file);
+    return { format, bytes: format === 'elf' ? shrinkElf(file) : readImage(file) };
+  });
+  const kernel =
+    read.format === 'elf'
+      ? read.bytes
+      : shrinkElf(kernelOf(await unpack(kernelOf(read.bytes, path), signal), path));
+  const config = configBeside(path) ?? findConfig(kernel);
+  return { kernel, traits: inspectKernel(kernel, config), config };
 }
 
 function readTraits(path: string): KernelTraits | null {
@@ -99,8 +111,7 @@ function readTraits(path: string): KernelTraits | null {
 
 /** The ELF file in a bzImage, from the cache or put there. */
 async function cachedBzImage(path: string, signal?: AbortSignal): Promise<PlainKernel> {
-  const image = readKernelFile(path);
-  const key = sha256(CACHE_FORMAT, image.read(0, image.sizeBytes));
+  const key = sha256(CACHE_FORMAT, withKernel(path, readImage));
   const folder = join(cacheFolder(), key);
   const vmlinuxPath = join(folder, 'vmlinux');
   const known = readTraits(join(folder, 'traits.json'));
@@ -121,9 +132,7 @@ async function inspectedElf(path: string): Promise<PlainKernel> {
   const key = sha256(CACHE_FORMAT, [dev, ino, size, mtimeNs, ctimeNs].join());
   const known = readTraits(join(cacheFolder(), `elf-${key}.json`));
   if (known) return { vmlinuxPath: path, traits: known };
-  const image = readKernelFile(path);
-  parseElfKernel(image);
-  const traits = inspectKernel(image.read(0, image.sizeBytes), configBeside(path));
+  const traits = inspectKernel(withKernel(path, shrinkElf), configBeside(path));
   try {
     await withTemporaryFolder(cacheFolder(), async (temporary) => {
       writeDurably(join(temporary, 'traits.json'), JSON.stringify(traits));
@@ -140,10 +149,6 @@ async function inspectedElf(path: string): Promise<PlainKernel> {
  * FaradayError: 'bad-kernel' or 'host'.
  */
 export async function plainKernel(path: string, signal?: AbortSignal): Promise<PlainKernel> {
-  const format = withInput(path, 'kernel', 'bad-kernel', (file) => {
-    const found = sniffKernel(file.read(0, SNIFF_BYTES));
-    if (found === 'other') throw notAKernel(file);
-    return found;
-  });
+  const format = withKernel(path, formatOf);
   return format === 'elf' ? inspectedElf(path) : cachedBzImage(path, signal);
 }
