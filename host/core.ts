@@ -1,138 +1,10 @@
 // The typed seam to the core: the only importer of core.wasm. A Cage is one instance and holds one
-// device; GuestMemory is what its imports reach. Policy (what a trap or an effect leads to) is the
+// device; its imports reach guest-memory.ts. Policy (what a trap or an effect leads to) is the
 // engine's: a trap leaves here as the WebAssembly.RuntimeError it is.
 import { readFileSync } from 'node:fs';
 import * as abi from '../assembly/abi.ts';
 import { FaradayError } from './errors.ts';
-
-// --- Guest memory -------------------------------------------------------------------------------
-
-const GIB = 2 ** 30;
-const HOLE_START = 3 * GIB; // RAM below it sits at its own offset in the buffer
-const HOLE_END = 4 * GIB; // RAM from here on sits HOLE_END - HOLE_START lower
-const REFUSED = 1;
-
-export type AccessKind = 'read' | 'write' | 'load16' | 'store16' | 'fence';
-
-/** Sees every access of every cage on this memory: `allowed` says whether it was carried out. */
-export type AccessObserver = (
-  kind: AccessKind,
-  address: number,
-  lengthBytes: number,
-  allowed: boolean,
-) => void;
-
-/**
- * Guest RAM as one row of bytes: gpa below 3 GiB at its own offset, gpa from 4 GiB on 1 GiB lower.
- * It comes as one buffer, or as windows that begin `strideBytes` apart and overlap by more than a
- * cage's memory, because no buffer that Node takes from outside is larger than 4 GiB.
- */
-export class GuestMemory {
-  readonly view: DataView; // the first window
-  observer: AccessObserver | null = null;
-  readonly #views: DataView[];
-  readonly #stride: number;
-  readonly #lowEnd: number;
-  readonly #highEnd: number;
-
-  constructor(memory: ArrayBuffer | readonly ArrayBuffer[], strideBytes = 2 ** 52) {
-    const windows = memory instanceof ArrayBuffer ? [memory] : memory;
-    this.#views = windows.map((window) => new DataView(window));
-    this.#stride = strideBytes;
-    this.view = this.#views[0];
-    const last = windows.length - 1;
-    const lengthBytes = (last && last * strideBytes) + windows[last].byteLength;
-    this.#lowEnd = Math.min(lengthBytes, HOLE_START);
-    this.#highEnd = Math.max(lengthBytes, HOLE_START) + (HOLE_END - HOLE_START);
-  }
-
-  /**
-   * The offset of a guest-physical range in the row, or -1 where it leaves RAM. Both numbers are
-   * exact or refused: a double holds every integer up to 2^53, and RAM ends far below that.
-   */
-  offsetOf(address: number, lengthBytes: number): number {
-    const end = address + lengthBytes;
-    if (address >= 0 && end <= this.#lowEnd) return address;
-    if (address >= HOLE_END && end <= this.#highEnd) return address - (HOLE_END - HOLE_START);
-    return -1;
-  }
-
-  /** The accessors a cage imports; `cage()` is that instance's memory, known only after linking. */
-  importsFor(cage: () => DataView): Record<string, (...args: never[]) => unknown> {
-    return {
-      // A u64 arrives as a signed BigInt: one past 2^63 turns negative here, and is refused.
-      read: (address: bigint, destination: number, length: number) =>
-        this.#copy('read', Number(address), cage(), destination >>> 0, length >>> 0),
-      write: (address: bigint, source: number, length: number) =>
-        this.#copy('write', Number(address), cage(), source >>> 0, length >>> 0),
-      load16: (address: bigint) => this.#load16(Number(address)),
-      store16: (address: bigint, value: number) => this.#store16(Number(address), value),
-      // The vCPU runs on this very thread, between calls into the cage: the order is the program's.
-      fence: () => this.observer?.('fence', 0, 0, true),
-    };
-  }
-
-  #copy(
-    kind: 'read' | 'write',
-    address: number,
-    cage: DataView,
-    cageOffset: number,
-    length: number,
-  ): number {
-    const offset = this.offsetOf(address, length);
-    const allowed = offset >= 0 && cageOffset + length <= cage.byteLength;
-    if (this.observer) this.observer(kind, address, length, allowed);
-    if (!allowed) return REFUSED;
-    const index = this.#windowAt(offset);
-    const guest = this.#views[index];
-    const guestOffset = offset - index * this.#stride;
-    if (kind === 'read') copyBytes(guest, guestOffset, cage, cageOffset, length);
-    else copyBytes(cage, cageOffset, guest, guestOffset, length);
-    return 0;
-  }
-
-  #load16(address: number): number {
-    const offset = address % 2 === 0 ? this.offsetOf(address, 2) : -1;
-    if (this.observer) this.observer('load16', address, 2, offset >= 0);
-    if (offset < 0) return -1;
-    const index = this.#windowAt(offset);
-    return this.#views[index].getUint16(offset - index * this.#stride, true);
-  }
-
-  #store16(address: number, value: number): number {
-    const offset = address % 2 === 0 ? this.offsetOf(address, 2) : -1;
-    if (this.observer) this.observer('store16', address, 2, offset >= 0);
-    if (offset < 0) return REFUSED;
-    const index = this.#windowAt(offset);
-    this.#views[index].setUint16(offset - index * this.#stride, value, true);
-    return 0;
-  }
-
-  // The window in which an access at that offset lies whole. The last one may be longer than the
-  // stride, so what lies in its tail counts as its own.
-  #windowAt(offset: number): number {
-    if (offset < this.#stride) return 0;
-    return Math.min(Math.floor(offset / this.#stride), this.#views.length - 1);
-  }
-}
-
-// What cages copy is short (descriptors, headers): four bytes at a time beat a typed array, which
-// would have to be made for each copy and cannot span a buffer of more than 4 GiB.
-function copyBytes(
-  from: DataView,
-  fromOffset: number,
-  to: DataView,
-  toOffset: number,
-  length: number,
-): void {
-  let done = 0;
-  for (; done + 4 <= length; done += 4) {
-    to.setUint32(toOffset + done, from.getUint32(fromOffset + done, true), true);
-  }
-  for (; done < length; done += 1) {
-    to.setUint8(toOffset + done, from.getUint8(fromOffset + done));
-  }
-}
+import type { GuestMemory } from './guest-memory.ts';
 
 // --- Device configurations ----------------------------------------------------------------------
 
@@ -368,14 +240,16 @@ export class Cage {
   }
 
   /**
-   * Copies the bytes of a CONSOLE_OUT record to `target`, from `offset` on; returns their number,
-   * or -1 where the record is none or they do not fit.
+   * Appends the bytes of a CONSOLE_OUT record to `target` at `offset`; returns their number. A
+   * record of another kind, or one that does not fit, is reported as a trap would be.
    */
   outputBytes(target: Uint8Array, offset: number): number {
-    const length = recordBytes(this.#view) - REQUEST_RANGES;
-    const kind = this.#view.getUint32(REQUEST + REQUEST_KIND, true);
-    if (kind !== REQUEST_KIND_CONSOLE_OUT || offset + length > target.length) return -1;
-    const from = REQUEST + REQUEST_RANGES;
+    const length = recordBytes(this.#view) - abi.REQUEST_RANGES;
+    const kind = this.#view.getUint32(abi.REQUEST + abi.REQUEST_KIND, true);
+    if (kind !== abi.REQUEST_KIND_CONSOLE_OUT || offset + length > target.length) {
+      throw new WebAssembly.RuntimeError(`record of kind ${kind} as console output`);
+    }
+    const from = abi.REQUEST + abi.REQUEST_RANGES;
     for (let i = 0; i < length; i++) target[offset + i] = this.#bytes[from + i];
     return length;
   }

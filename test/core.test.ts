@@ -19,8 +19,9 @@ import {
   STATE_BYTES,
   VALID,
 } from '../assembly/abi.ts';
-import { Cage, GuestMemory, INCIDENT_NAMES, recordBytes } from '../host/core.ts';
+import { Cage, INCIDENT_NAMES, recordBytes } from '../host/core.ts';
 import { FaradayError } from '../host/errors.ts';
+import { GuestMemory } from '../host/guest-memory.ts';
 import {
   BLK_T_IN,
   blkHeader,

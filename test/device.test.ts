@@ -1,7 +1,7 @@
 // What happens when a cage traps, and the console's input side: host/engine/.
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { EscapeParser, PendingInput } from '../host/engine/console.ts';
+import { EscapeParser, OutputBuffer, PendingInput } from '../host/engine/console.ts';
 import { type CageCalls, Device } from '../host/engine/device.ts';
 
 const FAIL_EFFECTS = 7;
@@ -24,6 +24,7 @@ class FakeCage implements CageCalls {
   fail = () => FAIL_EFFECTS;
   value = () => 0x5a;
   record = () => new Uint8Array(0);
+  outputBytes = () => 0;
   counters = () => ({ WIDTH: 3, CHAIN: 0 });
 }
 
@@ -41,7 +42,7 @@ function setUp() {
     now: () => clockMs,
     onTrap: (_device, dead) => traps.push(dead),
   });
-  const read = () => device.call((cage) => cage.read(0, 4));
+  const read = () => device.read(0, 4);
   const advance = (ms: number) => {
     clockMs += ms;
   };
@@ -68,10 +69,7 @@ test('a second trap within a second makes the device dead: all ones, writes igno
   assert.is(read(), 0);
   assert.equal(traps, [false, true]);
   assert.is(device.value(), 0xffffffff);
-  assert.is(
-    device.call((cage) => cage.write(0, 4, 1)),
-    0,
-  );
+  assert.is(device.write(0, 4, 1), 0);
   assert.is(cages.length, 2, 'no third instance');
 });
 
@@ -93,14 +91,12 @@ test('incidents of an instance lost to a trap are kept', () => {
 });
 
 test('an error that is no trap is our own fault and passes through', () => {
-  const { device } = setUp();
-  assert.throws(
-    () =>
-      device.call(() => {
-        throw new TypeError('ours');
-      }),
-    'ours',
-  );
+  const { device, cages } = setUp();
+  cages[0].write = () => {
+    throw new TypeError('ours');
+  };
+  assert.throws(() => device.write(0, 4, 1), 'ours');
+  assert.is(device.traps, 0);
 });
 
 function type(parser: EscapeParser, text: string): [string, boolean] {
@@ -141,6 +137,50 @@ test('pending input is offered until the device takes no more, and nothing is lo
   pending.offer(take);
   assert.equal(taken, [1, 2, 3, 4, 5]);
   assert.is(pending.empty, true);
+});
+
+/** An output buffer over a reader that takes `room` bytes at a time. */
+function outputTo(written: string[], reader: { room: number }, reminders: number[]): OutputBuffer {
+  return new OutputBuffer({
+    remind: (milliseconds) => reminders.push(milliseconds),
+    writeOutput: (bytes) => {
+      const taken = bytes.subarray(0, reader.room);
+      written.push(Buffer.from(taken).toString('latin1'));
+      return taken.length;
+    },
+  });
+}
+
+function send(output: OutputBuffer, text: string): void {
+  output.added(Buffer.from(text).copy(output.bytes, output.length));
+}
+
+test('output goes out by lines; a rest of a line after one reminder', () => {
+  const written: string[] = [];
+  const reminders: number[] = [];
+  const output = outputTo(written, { room: 1000 }, reminders);
+  for (const byte of 'ab\nc') send(output, byte);
+  assert.equal(written, ['ab\n']);
+  assert.is(reminders.length, 1, 'one reminder until it came');
+  output.onReminder();
+  assert.equal(written, ['ab\n', 'c']);
+  send(output, 'd');
+  assert.is(reminders.length, 2);
+});
+
+test('what a slow reader does not take stays, in order, and fills the buffer', () => {
+  const written: string[] = [];
+  const reader = { room: 2 };
+  const output = outputTo(written, reader, []);
+  send(output, 'abcde\n');
+  assert.equal(written, ['ab']);
+  assert.is(output.length, 4);
+  while (!output.full) send(output, 'x');
+  reader.room = 5000;
+  output.flush();
+  assert.ok(written[1].startsWith('cde\nxxx'));
+  assert.is(output.length, 0);
+  assert.is(output.full, false);
 });
 
 test.run();

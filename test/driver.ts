@@ -16,7 +16,8 @@ import {
   REQUEST_TAG,
   RESULT_OK,
 } from '../assembly/abi.ts';
-import { type Cage, GuestMemory } from '../host/core.ts';
+import type { Cage } from '../host/core.ts';
+import { GuestMemory } from '../host/guest-memory.ts';
 
 /** Register offsets, by their name in the spec. */
 export const REG = {

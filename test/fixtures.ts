@@ -1,12 +1,7 @@
 // Devices for tests, in the configuration most tests want.
 import { KIND_VIRTIO_BLK, KIND_VIRTIO_RNG, STATE, STATE_BYTES } from '../assembly/abi.ts';
-import {
-  type BlkConfig,
-  Cage,
-  encodeBlkConfig,
-  encodeRngConfig,
-  type GuestMemory,
-} from '../host/core.ts';
+import { type BlkConfig, Cage, encodeBlkConfig, encodeRngConfig } from '../host/core.ts';
+import type { GuestMemory } from '../host/guest-memory.ts';
 import { guestMemory, VirtioDriver } from './driver.ts';
 
 export const CAPACITY_SECTORS = 2048;

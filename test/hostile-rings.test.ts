@@ -11,7 +11,8 @@ import {
   REQUEST_KIND_BLK_OUT,
   VALID,
 } from '../assembly/abi.ts';
-import { type Cage, type GuestMemory, INCIDENT_NAMES } from '../host/core.ts';
+import { type Cage, INCIDENT_NAMES } from '../host/core.ts';
+import type { GuestMemory } from '../host/guest-memory.ts';
 import {
   BLK_T_IN,
   blkHeader,

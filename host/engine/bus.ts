@@ -18,7 +18,9 @@ import {
 } from '../../assembly/abi.ts';
 import type { MachineImage, VirtioDevice } from '../boot/image.ts';
 import { SERIAL_PIN, VIRTIO_MMIO_BYTES, VIRTIO_MMIO_START } from '../boot/layout.ts';
-import { Cage, encodeBlkConfig, encodeRngConfig, GuestMemory } from '../core.ts';
+import { Cage, encodeBlkConfig, encodeRngConfig } from '../core.ts';
+import { GuestMemory } from '../guest-memory.ts';
+import { WINDOW_STRIDE } from '../shim.ts';
 import { Device, type DeviceOptions } from './device.ts';
 
 const NO_PIN = -1;
@@ -74,8 +76,8 @@ export class Bus {
   private readonly ports = new Map<number, Place>();
   private readonly windows: Place[] = []; // by index of the page from VIRTIO_MMIO_START
 
-  constructor(image: MachineImage, memory: ArrayBuffer, options: BusOptions) {
-    this.memory = new GuestMemory(memory);
+  constructor(image: MachineImage, windows: readonly ArrayBuffer[], options: BusOptions) {
+    this.memory = new GuestMemory(windows, WINDOW_STRIDE);
     this.options = options;
     const plans = image.bootTimer ? [...PORT_PLANS, BOOT_TIMER_PLAN] : PORT_PLANS;
     for (const plan of plans) this.addPorts(plan);
@@ -124,6 +126,6 @@ export class Bus {
   private tellTime(rtc: Device): void {
     const time = new Uint8Array(8);
     new DataView(time.buffer).setBigUint64(0, BigInt(this.options.unixSeconds()), true);
-    rtc.call((cage) => cage.input(time));
+    rtc.input(time);
   }
 }

@@ -65,26 +65,29 @@ const OUTPUT_MS = 10; // how long a byte may wait for the rest of its line
  * would double the cost of its exits. A line goes out at its end, or after OUTPUT_MS.
  */
 export class OutputBuffer {
+  readonly bytes = new Uint8Array(2048);
+  length = 0;
   private readonly watcher: Pick<Watcher, 'remind' | 'writeOutput'>;
-  private readonly bytes = new Uint8Array(1024);
-  private length = 0;
   private reminded = false;
 
   constructor(watcher: Pick<Watcher, 'remind' | 'writeOutput'>) {
     this.watcher = watcher;
   }
 
-  /** Takes what fits: true. False: flush() first, the reader is slow. */
-  put(bytes: Uint8Array): boolean {
-    if (this.length + bytes.length > this.bytes.length) return false;
-    this.bytes.set(bytes, this.length);
-    this.length += bytes.length;
-    if (bytes.includes(NEWLINE)) this.flush();
+  /** Too full for what a device may send at once: flush() first. */
+  get full(): boolean {
+    return this.length > this.bytes.length / 2;
+  }
+
+  /** `count` bytes were put at `length`. */
+  added(count: number): void {
+    this.length += count;
+    // A newline within what was sent at once waits for the reminder, no longer.
+    if (this.bytes[this.length - 1] === NEWLINE) this.flush();
     else if (!this.reminded) {
       this.reminded = true;
       this.watcher.remind(OUTPUT_MS);
     }
-    return true;
   }
 
   /** The reminder came: whatever waits goes out. */
@@ -99,9 +102,5 @@ export class OutputBuffer {
     const written = this.watcher.writeOutput(this.bytes.subarray(0, this.length));
     this.bytes.copyWithin(0, written, this.length);
     this.length -= written;
-  }
-
-  get empty(): boolean {
-    return this.length === 0;
   }
 }

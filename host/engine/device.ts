@@ -11,6 +11,7 @@ export interface CageCalls {
   fail(): number;
   value(): number; // what read(), input() or an event effect left in the outbox
   record(): Uint8Array; // a copy of the request record
+  outputBytes(target: Uint8Array, offset: number): number; // of a CONSOLE_OUT record
   counters(): Record<string, number>;
 }
 
@@ -43,18 +44,41 @@ export class Device {
     this.cage = options.create();
   }
 
-  /**
-   * Runs one entry of the cage. A trap restarts the instance and answers `onTrapped` effects of
-   * fail(): a virtio device then shows DEVICE_NEEDS_RESET, a port device carries on.
-   */
-  call(entry: (cage: CageCalls) => number): number {
+  // read(), write() and next() lie on the path of every exit, so they spell out what guard() does.
+
+  read(offset: number, width: number): number {
     if (this.dead) return 0;
     try {
-      return entry(this.cage);
+      return this.cage.read(offset, width);
     } catch (error) {
-      if (!(error instanceof WebAssembly.RuntimeError)) throw error;
-      return this.restart(error.message);
+      return this.trapped(error);
     }
+  }
+
+  write(offset: number, width: number, value: number): number {
+    if (this.dead) return 0;
+    try {
+      return this.cage.write(offset, width, value);
+    } catch (error) {
+      return this.trapped(error);
+    }
+  }
+
+  next(queue: number): number {
+    if (this.dead) return 0;
+    try {
+      return this.cage.next(queue);
+    } catch (error) {
+      return this.trapped(error);
+    }
+  }
+
+  complete(tag: number, result: number, bytes: number): number {
+    return this.guard((cage) => cage.complete(tag, result, bytes));
+  }
+
+  input(bytes: Uint8Array): number {
+    return this.guard((cage) => cage.input(bytes));
   }
 
   /** The outbox value; a dead device reads all ones. */
@@ -65,16 +89,45 @@ export class Device {
   /** A copy of the request record; null where the cage's claims about it were a trap. */
   record(): Uint8Array | null {
     const copy: { record: Uint8Array | null } = { record: null };
-    this.call((cage) => {
+    this.guard((cage) => {
       copy.record = cage.record();
       return 0;
     });
     return copy.record;
   }
 
+  /** Appends console output to `target` at `offset`; returns the number of bytes. */
+  outputBytes(target: Uint8Array, offset: number): number {
+    if (this.dead) return 0;
+    try {
+      return this.cage.outputBytes(target, offset);
+    } catch (error) {
+      this.trapped(error);
+      return 0;
+    }
+  }
+
   /** Incidents since start, those of instances lost to traps included; only what happened. */
   incidents(): Record<string, number> {
     return addCounts(this.lostCounts, this.cage.counters());
+  }
+
+  private guard(entry: (cage: CageCalls) => number): number {
+    if (this.dead) return 0;
+    try {
+      return entry(this.cage);
+    } catch (error) {
+      return this.trapped(error);
+    }
+  }
+
+  /**
+   * A trap restarts the instance and answers the effects of its fail(): a virtio device then shows
+   * DEVICE_NEEDS_RESET, a port device carries on. Any other error is our own and goes on.
+   */
+  private trapped(error: unknown): number {
+    if (!(error instanceof WebAssembly.RuntimeError)) throw error;
+    return this.restart(error.message);
   }
 
   private restart(reason: string): number {

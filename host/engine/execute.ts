@@ -3,10 +3,7 @@ import {
   REQUEST_KIND,
   REQUEST_KIND_BLK_IN,
   REQUEST_KIND_BLK_OUT,
-  REQUEST_KIND_CONSOLE_OUT,
   REQUEST_KIND_ENTROPY,
-  REQUEST_LENGTH,
-  REQUEST_RANGES,
   REQUEST_TAG,
   RESULT_IOERR,
   RESULT_OK,
@@ -56,15 +53,6 @@ export class Executor {
     if (kind !== REQUEST_KIND_ENTROPY) return { tag, result: RESULT_IOERR, bytes: 0 };
     const { result, bytes } = this.vm.executeEntropy(record);
     return { tag, result, bytes };
-  }
-
-  /** The inline bytes of a CONSOLE_OUT record; none where the record is not one. */
-  consoleBytes(record: Uint8Array): Uint8Array {
-    const view = new DataView(record.buffer, record.byteOffset, record.byteLength);
-    if (view.getUint32(REQUEST_KIND, true) !== REQUEST_KIND_CONSOLE_OUT) return new Uint8Array(0);
-    // The record was cut to the length it claims; the console takes far fewer than 2^32 bytes.
-    const length = view.getUint32(REQUEST_LENGTH, true);
-    return record.subarray(REQUEST_RANGES, REQUEST_RANGES + length);
   }
 
   private executeDisk({ disk, report }: DiskState, kind: number, record: Uint8Array) {

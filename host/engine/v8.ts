@@ -99,7 +99,7 @@ class Machine {
     this.output = new OutputBuffer(watcher);
     this.record = new DataView(vm.exit);
     this.executor = new Executor(vm, image.virtio);
-    this.bus = new Bus(image, vm.memory, {
+    this.bus = new Bus(image, vm.windows, {
       now: options.now,
       unixSeconds: options.unixSeconds,
       onTrap: (device, dead, reason) => {
@@ -132,7 +132,7 @@ class Machine {
   private flushOutput(): void {
     if (this.stop?.signal) this.watcher.remind(FAREWELL_MS);
     this.output.flush();
-    while (!this.output.empty && !this.stop?.signal) {
+    while (this.output.length > 0 && !this.stop?.signal) {
       this.takeSignals(this.watcher.takeEvents());
       this.output.flush();
     }
@@ -188,7 +188,7 @@ class Machine {
   private read(place: Place, offset: number, width: number): void {
     const { device } = place;
     place.prepare?.();
-    const effects = device.call((cage) => cage.read(offset, width));
+    const effects = device.read(offset, width);
     this.answer(device.value(), width);
     this.apply(device, effects);
   }
@@ -197,7 +197,7 @@ class Machine {
     const { device } = place;
     place.prepare?.();
     const value = this.record.getUint32(native.EXIT_RECORD_DATA, true);
-    const effects = device.call((cage) => cage.write(offset, width, value));
+    const effects = device.write(offset, width, value);
     // The only register whose write yields requests is QueueNotify: its value names the queue.
     if (effects & (EFFECT_REQUEST | EFFECT_MORE)) this.drain(device, effects, value);
     this.apply(device, effects);
@@ -223,12 +223,9 @@ class Machine {
         const record = device.record();
         if (!record) return; // the claim was a trap: the device starts anew, without requests
         const { tag, result, bytes } = this.executor.execute(device, record);
-        this.pulse(
-          device,
-          device.call((cage) => cage.complete(tag, result, bytes)),
-        );
+        this.pulse(device, device.complete(tag, result, bytes));
       }
-      effects = device.call((cage) => cage.next(queue));
+      effects = device.next(queue);
       this.pulse(device, effects);
     }
   }
@@ -238,17 +235,16 @@ class Machine {
   }
 
   private consoleOut(device: Device): void {
-    const effects = device.call((cage) => cage.next(0));
-    if (!(effects & EFFECT_REQUEST)) return;
-    const record = device.record();
-    if (!record) return;
-    const bytes = this.executor.consoleBytes(record);
-    while (!this.output.put(bytes)) {
-      this.output.flush();
+    const { output } = this;
+    // Room first: what next() takes out of the UART cannot go back.
+    while (output.full) {
+      output.flush();
       // A full console holds the guest up here; a signal or Ctrl-A x must still get through.
       this.takeEvents();
       if (this.stop) return;
     }
+    const effects = device.next(0);
+    if (effects & EFFECT_REQUEST) output.added(device.outputBytes(output.bytes, output.length));
     this.pulse(device, effects);
   }
 
@@ -290,7 +286,7 @@ class Machine {
     if (this.input.empty) return;
     const serial = this.bus.serial;
     this.input.offer((bytes) => {
-      const effects = serial.call((cage) => cage.input(bytes));
+      const effects = serial.input(bytes);
       const accepted = serial.dead ? bytes.length : serial.value();
       this.pulse(serial, effects);
       return accepted;
