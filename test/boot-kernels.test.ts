@@ -3,7 +3,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Outcome, Scenario } from './lab/scenarios.ts';
-import { runScenarios } from './lab/scenarios.ts';
+import { outcomesOf } from './lab/scenarios.ts';
 
 // Says which kernel runs, and what its root is.
 const INTRODUCE = `
@@ -47,14 +47,11 @@ echo 'VM READY'
   },
 };
 
-let outcomes: Map<string, Outcome>;
-test.before(async () => {
-  outcomes = await runScenarios('kernels', SCENARIOS);
-});
+const outcomeOf = outcomesOf('kernels', SCENARIOS);
 
 /** The outcome of a guest that must have come up and powered off. */
-function poweredOff(name: string): Outcome {
-  const outcome = outcomes.get(name)!;
+async function poweredOff(name: string): Promise<Outcome> {
+  const outcome = await outcomeOf(name);
   assert.match(outcome.output, /VM READY/);
   assert.is(outcome.status, 0);
   assert.is(outcome.report!.exit.cause, 'power-off');
@@ -65,8 +62,8 @@ function poweredOff(name: string): Outcome {
 }
 
 /** ... with its root on a virtio disk, and the marker reported. */
-function rootedOnDisk(name: string): Outcome {
-  const outcome = poweredOff(name);
+async function rootedOnDisk(name: string): Promise<Outcome> {
+  const outcome = await poweredOff(name);
   assert.match(outcome.output, /GUEST root \S+ \/ ext4 rw/);
   assert.match(outcome.output, /GUEST disk virtio_blk/);
   const { milliseconds, disks } = outcome.report!;
@@ -78,38 +75,38 @@ function rootedOnDisk(name: string): Outcome {
   return outcome;
 }
 
-test('the stock cloud kernel boots by PVH with its root on a virtio disk', () => {
-  const { output, report } = rootedOnDisk('cloud-pvh');
+test('the stock cloud kernel boots by PVH with its root on a virtio disk', async () => {
+  const { output, report } = await rootedOnDisk('cloud-pvh');
   assert.match(output, /GUEST kernel \S*cloud\S* x86_64/);
   assert.is(report!.entry, 'pvh');
 });
 
-test('the stock cloud kernel boots by the 64-bit entry', () => {
-  const { output, report } = rootedOnDisk('cloud-linux64');
+test('the stock cloud kernel boots by the 64-bit entry', async () => {
+  const { output, report } = await rootedOnDisk('cloud-linux64');
   assert.match(output, /GUEST kernel \S*cloud\S* x86_64/);
   assert.is(report!.entry, 'linux64');
 });
 
-test('the stock cloud kernel boots as the bzImage of its package, imported on the fly', () => {
-  const { output } = rootedOnDisk('cloud-bzimage');
+test('the stock cloud kernel boots as the bzImage of its package, imported on the fly', async () => {
+  const { output } = await rootedOnDisk('cloud-bzimage');
   assert.match(output, /GUEST kernel \S*cloud\S* x86_64/);
 });
 
-test('the stock generic kernel boots', () => {
-  const { output } = rootedOnDisk('generic');
+test('the stock generic kernel boots', async () => {
+  const { output } = await rootedOnDisk('generic');
   assert.match(output, /GUEST kernel \S+ x86_64/);
   assert.not.match(output, /GUEST kernel \S*cloud/);
 });
 
-test('a guest lives in an initramfs alone', () => {
-  const { output, report } = poweredOff('initramfs-only');
+test('a guest lives in an initramfs alone', async () => {
+  const { output, report } = await poweredOff('initramfs-only');
   assert.match(output, /GUEST root rootfs \/ rootfs/);
   assert.match(output, /GUEST no disk/);
   assert.equal(report!.disks, []);
 });
 
-test('a guest of 8 GiB sees all of it, on both sides of the hole below 4 GiB', () => {
-  const { output } = poweredOff('eight-gib');
+test('a guest of 8 GiB sees all of it, on both sides of the hole below 4 GiB', async () => {
+  const { output } = await poweredOff('eight-gib');
   const [, kibibytes] = /MemTotal: +(\d+) kB/.exec(output)!;
   // The kernel keeps its own image and its page structures (1.6 %) out of the total.
   assert.ok(Number(kibibytes) > 0.97 * 8 * 2 ** 20, `${kibibytes} KiB`);

@@ -41,7 +41,7 @@ async function layOut(folder: string, tree: GuestTree): Promise<void> {
   symlinkSync('/sbin/init', join(folder, 'init')); // where an initramfs has it
   for (const [path, content] of Object.entries(tree.files ?? {})) {
     mkdirSync(dirname(join(folder, path)), { recursive: true });
-    writeFileSync(join(folder, path), content);
+    writeFileSync(join(folder, path), content, { mode: 0o755 }); // some are programs
   }
 }
 

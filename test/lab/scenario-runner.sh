@@ -1,13 +1,14 @@
 # Runs inside the lab: every scenario in scenarios/, one after the other, each in a folder under /tmp
 # with a time limit of its own. Leaves results/NAME/ in the work folder: output, status, report.json
 # and what the scenario put into keep/.
-# $1 Node, $2 the launcher, $3 the store's folder, $4 the folder with scenario.sh
-export NODE=$1 FARADAY=$2 IMAGES=/tmp/images XDG_DATA_HOME=/tmp/data CLOUD=cloud GENERIC=generic
-export LIBRARY=/tmp/scenario.sh FILES=$3/cloud-files
-cp "$4/scenario.sh" "$LIBRARY"
+# $1 Node, $2 the store's folder, $3 the folder with scenario.sh
+export NODE=$1 FARADAY=/tmp/program/bin/faraday.js LIBRARY=/tmp/scenario.sh IMAGES=/tmp/images
+export XDG_DATA_HOME=/tmp/data CLOUD=cloud GENERIC=generic FILES=$2/cloud-files
+cp "$3/scenario.sh" "$LIBRARY"
 mkdir -p "$IMAGES" /tmp/data/faraday
 cp --sparse=always root.ext4 initramfs "$IMAGES/"
-cp -r "$3/faraday/kernels" /tmp/data/faraday/
+cp -r program /tmp/
+cp -r "$2/faraday/kernels" /tmp/data/faraday/
 results=$PWD/results
 for script in "$PWD"/scenarios/*.sh; do
   NAME=$(basename "$script" .sh)

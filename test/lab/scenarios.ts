@@ -2,7 +2,15 @@
 // takes as long as a guest's. Each has two halves: a bash script which the emulated host runs
 // (scenario.sh has its vocabulary), and a shell script which the guest runs.
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { RunReport } from '../../host/report.ts';
@@ -10,6 +18,7 @@ import { buildOnce, REPOSITORY } from '../../tools/cache.ts';
 import { run } from '../../tools/command.ts';
 import { kernelPackages } from '../../tools/distribution.ts';
 import { makeInitramfs, makeRootDisk } from '../../tools/rootfs.ts';
+import { STEPS } from '../../tools/stamps.mjs';
 import { runInLab } from './lab.ts';
 
 export interface Scenario {
@@ -31,6 +40,8 @@ const OVERHEAD_SECONDS = 30; // of the runner, for copying
 const ROOT_MIB = 64;
 const BOOTS = join(REPOSITORY, 'build/boots');
 const FARADAY = join(REPOSITORY, 'bin/faraday.js');
+// What `faraday` is made of once it is built.
+const PROGRAM = ['package.json', 'bin', ...Object.values(STEPS).map((step) => step.output)];
 const OUTSIDE = '/run/lab/outside'; // where the lab shows this machine's whole file system
 
 const GUEST_INIT = `#!/bin/sh
@@ -53,7 +64,7 @@ async function kernelStore(): Promise<string> {
   const [cloud] = await kernelPackages('cloud');
   const [generic] = await kernelPackages('generic');
   const hash = createHash('sha256').update(`${cloud}\n${generic}`);
-  for (const file of ['build/faraday.js', 'build/init']) {
+  for (const file of [STEPS.bundle.output, STEPS.guest.output]) {
     hash.update(readFileSync(join(REPOSITORY, file)));
   }
   const folder = join(BOOTS, `store-${hash.digest('hex').slice(0, 16)}`);
@@ -83,6 +94,10 @@ async function prepare(
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(join(folder, 'scenarios'), { recursive: true });
   mkdirSync(join(folder, 'results'));
+  // A copy, so that nothing that happens to the checkout meanwhile reaches the lab.
+  for (const file of PROGRAM) {
+    cpSync(join(REPOSITORY, file), join(folder, 'program', file), { recursive: true });
+  }
   const jobs: Record<string, string> = {};
   let seconds = OVERHEAD_SECONDS;
   for (const [name, scenario] of Object.entries(scenarios)) {
@@ -108,21 +123,17 @@ function readOutcome(folder: string): Outcome {
   };
 }
 
-/**
- * Runs the scenarios of one group in one run of the lab, and returns their outcomes by name. `files`
- * go into the guests' root disk. Throws when the lab has no result.
- */
-export async function runScenarios(
+async function runScenarios(
   group: string,
   scenarios: Record<string, Scenario>,
-  files: Record<string, Uint8Array> = {},
+  files: Record<string, Uint8Array>,
 ): Promise<Map<string, Outcome>> {
   const store = await kernelStore();
   const folder = join(BOOTS, group);
   const timeoutSeconds = await prepare(folder, scenarios, files);
   const runner = fileURLToPath(new URL('scenario-runner.sh', import.meta.url));
   const library = fileURLToPath(new URL('.', import.meta.url));
-  const paths = [FARADAY, store, library].map((path) => `${OUTSIDE}${path}`);
+  const paths = [store, library].map((path) => `${OUTSIDE}${path}`);
   const result = await runInLab({
     command: ['bash', `${OUTSIDE}${runner}`, process.execPath, ...paths],
     workFolder: folder,
@@ -136,4 +147,20 @@ export async function runScenarios(
   }
   const names = readdirSync(join(folder, 'results'));
   return new Map(names.map((name) => [name, readOutcome(join(folder, 'results', name))]));
+}
+
+/**
+ * Returns a function that gives a scenario's outcome. Its first call runs all scenarios of the group
+ * in one run of the lab; it throws when the lab has no result. `files` go into the guests' root disk.
+ */
+export function outcomesOf(
+  group: string,
+  scenarios: Record<string, Scenario>,
+  files: Record<string, Uint8Array> = {},
+): (name: string) => Promise<Outcome> {
+  let outcomes: Promise<Map<string, Outcome>> | undefined;
+  return async (name) => {
+    outcomes ??= runScenarios(group, scenarios, files);
+    return (await outcomes).get(name)!;
+  };
 }
