@@ -1,11 +1,11 @@
 #!/usr/bin/env node
-// The installed command: runs the bundle that `npm run build` makes.
-import { existsSync } from 'node:fs';
+// The installed command: runs the bundle that `npm run build` makes. CommonJS: see tools/build.ts.
+const { existsSync } = require('node:fs');
+const { join } = require('node:path');
 
-const bundle = new URL('../build/faraday.js', import.meta.url);
+const bundle = join(__dirname, '../build/faraday.cjs');
 if (existsSync(bundle)) {
-  const { main } = await import(bundle.href);
-  await main(process.argv.slice(2));
+  require(bundle).main(process.argv.slice(2));
 } else {
   process.stderr.write("faraday: not built yet; run 'npm run build' in its folder first\n");
   process.exitCode = 3;

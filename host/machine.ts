@@ -1,5 +1,4 @@
 // From a checked configuration to a finished run: opens, composes, starts, reports.
-import { isatty } from 'node:tty';
 import { commandLine } from './boot/cmdline.ts';
 import { composeMachine, virtioSlots } from './boot/compose.ts';
 import type { MachineImage, VirtioDevice } from './boot/image.ts';
@@ -161,7 +160,6 @@ export async function runMachine(config: RunConfig, log: Log): Promise<number> {
       log,
       inputFd: STDIN,
       outputFd: STDOUT,
-      terminal: isatty(STDIN),
       now: () => performance.now(),
       unixSeconds: () => Math.floor(Date.now() / 1000),
     });

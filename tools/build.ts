@@ -1,7 +1,7 @@
 // npm run build: the core, the shim, the guest's init and the bundle, each when its inputs changed.
 import { existsSync, mkdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
-import { build as bundle } from 'esbuild';
+import { build as bundle, type Plugin } from 'esbuild';
 import { FaradayError } from '../host/errors.ts';
 import { buildGuest } from './build-guest.ts';
 import { buildShim } from './build-shim.ts';
@@ -28,9 +28,26 @@ async function buildCore(): Promise<void> {
   }
 }
 
-/** Bundles host/ and commander into one file; the core and the addon stay beside it. */
+/** commander needs child processes only for verbs that are programs of their own: Faraday has none. */
+const withoutChildProcesses: Plugin = {
+  name: 'without-child-processes',
+  setup(build) {
+    build.onResolve({ filter: /^node:child_process$/ }, ({ importer }) =>
+      importer.includes('/node_modules/commander/')
+        ? { path: 'none', namespace: 'without-child-processes' }
+        : undefined,
+    );
+    build.onLoad({ filter: /.*/, namespace: 'without-child-processes' }, () => ({ contents: '' }));
+  },
+};
+
+/**
+ * Bundles host/ and commander into one file; the core and the addon stay beside it. CommonJS,
+ * because Node's loader of ES modules costs more at start than all of Faraday's own code, and
+ * because what is imported on demand then loads Node's modules on demand too.
+ */
 async function buildBundle(): Promise<void> {
-  const target = join(buildFolder, 'faraday.js');
+  const target = join(buildFolder, 'faraday.cjs');
   const temporary = `${target}.${process.pid}`;
   try {
     await bundle({
@@ -39,15 +56,12 @@ async function buildBundle(): Promise<void> {
       outfile: temporary,
       bundle: true,
       platform: 'node',
-      format: 'esm',
+      format: 'cjs',
       target: 'node20',
       logLevel: 'silent',
-      // commander is CommonJS and requires Node's own modules, which an ES module cannot.
-      banner: {
-        js:
-          "import { createRequire as requireFrom } from 'node:module';\n" +
-          'const require = requireFrom(import.meta.url);',
-      },
+      plugins: [withoutChildProcesses],
+      define: { 'import.meta.url': 'bundleUrl' },
+      banner: { js: "const bundleUrl = require('node:url').pathToFileURL(__filename).href;" },
     });
   } catch (error) {
     throw new FaradayError('internal', `the host does not bundle:\n${(error as Error).message}`);

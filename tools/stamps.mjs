@@ -34,7 +34,7 @@ export const STEPS = {
   guest: { inputs: ['guest', 'tools/build-guest.ts'], output: 'build/init' },
   bundle: {
     inputs: ['host', 'assembly/abi.ts', 'package.json', 'package-lock.json', 'tools/build.ts'],
-    output: 'build/faraday.js',
+    output: 'build/faraday.cjs',
   },
 };
 

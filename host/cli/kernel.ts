@@ -2,7 +2,6 @@
 import { Command } from 'commander';
 import type { FilesystemType } from '../boot/sniff.ts';
 import { FaradayError } from '../errors.ts';
-import { importKernel } from '../kernel/import.ts';
 import { removeKernel, storedKernel, storedNames } from '../kernel/store.ts';
 
 const FILESYSTEMS: readonly FilesystemType[] = ['ext4', 'xfs', 'btrfs', 'squashfs', 'erofs'];
@@ -54,6 +53,7 @@ async function runImport(source: string, flags: ImportFlags): Promise<void> {
     const { modules: modulesDir, name, filesystem: filesystems } = flags;
     try {
       const options = { source, modulesDir, name, filesystems, progress: line.show, signal };
+      const { importKernel } = await import('../kernel/import.ts'); // heavy: see resolve.ts
       const kernel = await importKernel(options);
       line.end();
       const modules = kernel.modules.length > 0 ? kernel.modules.join(' ') : 'none needed';

@@ -51,7 +51,6 @@ export interface EngineOptions {
   log: Log;
   inputFd: number;
   outputFd: number;
-  terminal: boolean; // raw mode and the Ctrl-A escape
   now: () => number; // milliseconds since process start
   unixSeconds: () => number;
 }
@@ -86,13 +85,20 @@ class Machine {
   private readonly record: DataView;
   private readonly exits = new Uint32Array(EXIT_NAMES.length);
   private readonly input = new PendingInput();
-  private readonly escape = new EscapeParser();
+  private readonly escape: EscapeParser | null; // on a terminal only
   private readonly output: OutputBuffer;
   private unclaimedExits = 0;
   private markerMs: number | null = null;
   private stop: Stop | null = null;
 
-  constructor(image: MachineImage, vm: native.Vm, watcher: native.Watcher, options: EngineOptions) {
+  constructor(
+    image: MachineImage,
+    vm: native.Vm,
+    watcher: native.Watcher,
+    terminal: boolean,
+    options: EngineOptions,
+  ) {
+    this.escape = terminal ? new EscapeParser() : null;
     this.vm = vm;
     this.watcher = watcher;
     this.options = options;
@@ -272,9 +278,7 @@ class Machine {
     const typed = this.watcher.readInput(INPUT_CHUNK_BYTES);
     if (typed === null) return this.watcher.watchInput();
     if (typed.length === 0) return; // the end: stop looking
-    const { bytes, quit } = this.options.terminal
-      ? this.escape.parse(typed)
-      : { bytes: typed, quit: false };
+    const { bytes, quit } = this.escape?.parse(typed) ?? { bytes: typed, quit: false };
     if (quit) this.stop ??= stopped('console-quit');
     // An escape key alone leaves nothing for the guest, and the next key must still be seen.
     if (bytes.length === 0) return this.watcher.watchInput();
@@ -295,6 +299,17 @@ class Machine {
   }
 }
 
+/** Puts the input in raw mode where it is a terminal; true then. */
+function makeRaw(inputFd: number): boolean {
+  try {
+    native.shim().terminalRaw(inputFd);
+    return true;
+  } catch (error) {
+    if ((error as native.NativeError).code === 'ENOTTY') return false;
+    throw error;
+  }
+}
+
 /** Boots `image` and stays with it to its end. Throws FaradayError or a NativeError. */
 export function runV8(image: MachineImage, options: EngineOptions): EngineResult {
   const vm = native.shim().createVm({ memoryBytes: image.memoryBytes, cpuCount: image.cpuCount });
@@ -303,8 +318,8 @@ export function runV8(image: MachineImage, options: EngineOptions): EngineResult
     const { inputFd, outputFd } = options;
     const watcher = native.shim().createWatcher(vm, { inputFd, outputFd, signals: true });
     try {
-      if (options.terminal) native.shim().terminalRaw(inputFd);
-      return new Machine(image, vm, watcher, options).run();
+      const terminal = makeRaw(inputFd);
+      return new Machine(image, vm, watcher, terminal, options).run();
     } finally {
       native.shim().terminalRestore();
       watcher.close();

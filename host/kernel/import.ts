@@ -14,13 +14,13 @@ import { findModuleFolder, openModuleFolder } from './module-folder.ts';
 import { type BootModule, needsNoModules, planModules } from './modules.ts';
 import {
   checkKernelName,
+  DEFAULT_FILESYSTEM,
   type KernelEntry,
   META_VERSION,
   type StoredKernel,
   storedKernel,
 } from './store.ts';
 
-export const DEFAULT_FILESYSTEM: FilesystemType = 'ext4';
 const DEB_MAGIC = '!<arch>\ndebian-binary';
 
 export interface ImportOptions {

@@ -2,10 +2,8 @@
 import { existsSync } from 'node:fs';
 import type { FilesystemType } from '../boot/sniff.ts';
 import { FaradayError } from '../errors.ts';
-import { plainKernel } from './extract.ts';
-import { cachedInitramfs, DEFAULT_FILESYSTEM } from './import.ts';
 import type { KernelTraits } from './inspect.ts';
-import { type KernelEntry, noSuchKernel, storedKernel } from './store.ts';
+import { DEFAULT_FILESYSTEM, type KernelEntry, noSuchKernel, storedKernel } from './store.ts';
 
 export interface ResolvedKernel {
   vmlinuxPath: string; // an ELF file, ready for composeMachine()
@@ -36,6 +34,9 @@ export async function resolveKernel(
     const reason = noSuchKernel(nameOrPath).message;
     throw new FaradayError('bad-kernel', reason.replace('not in', 'no such file, and not in'));
   }
+  // Loaded on demand: hashing and unpacking bring a good part of Node with them, and most runs
+  // start a stored kernel.
+  const { plainKernel } = await import('./extract.ts');
   const { vmlinuxPath, traits } = await plainKernel(nameOrPath, signal);
   return { vmlinuxPath, traits, acpi: traits.acpi, version: traits.version ?? undefined };
 }
@@ -79,6 +80,7 @@ export async function bootKernel(options: BootKernelOptions): Promise<BootKernel
     checkStoredFilesystem(stored, filesystem);
     return { ...plain, initrd: initramfsPath };
   }
+  const { cachedInitramfs } = await import('./import.ts');
   const made = await cachedInitramfs(traits, { kernelPath: kernel, filesystem, signal });
   return { ...plain, initrd: made };
 }

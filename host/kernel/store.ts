@@ -11,6 +11,7 @@ import { storeFolder } from './folders.ts';
 import type { KernelTraits } from './inspect.ts';
 
 export const META_VERSION = 1;
+export const DEFAULT_FILESYSTEM: FilesystemType = 'ext4'; // of a root disk nobody described
 const META_BYTES_MAX = 1024 * 1024;
 // No separators, no leading dot or dash: a name is a folder of the store and nothing else.
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._+~-]{0,63}$/;
