@@ -66,7 +66,7 @@ async function resolvePackages(meta: string, apt: string[]): Promise<string[]> {
 async function download(meta: string, folder: string, apt: string[]): Promise<void> {
   const names = await resolvePackages(meta, apt);
   if (names.length === 0) {
-    throw new FaradayError('host', `apt knows no package ${meta}`);
+    throw new FaradayError('host', `apt knows no package ${meta}: is there a network?`);
   }
   await run('apt-get', [...apt, 'download', '-qq', ...names], { cwd: folder });
 }
@@ -93,4 +93,29 @@ export async function kernelPackages(flavour: KernelFlavour): Promise<string[]> 
   });
   const files = readdirSync(folder).filter((name) => name.endsWith('.deb'));
   return files.sort().map((name) => join(folder, name));
+}
+
+export interface KernelFiles {
+  folder: string; // holds boot/ and lib/modules/RELEASE with modules.dep
+  image: string; // the bzImage
+  release: string;
+}
+
+/** The same packages unpacked, once, into the cache. */
+export async function kernelFiles(flavour: KernelFlavour): Promise<KernelFiles> {
+  const folder = join(cacheFolder(), 'packages', `${flavour}-files`);
+  await buildOnce(folder, async (part) => {
+    for (const file of await kernelPackages(flavour)) {
+      await run('dpkg-deb', ['--extract', file, part]);
+    }
+    for (const release of readdirSync(join(part, 'lib/modules'))) {
+      await run('depmod', ['-b', part, release]);
+    }
+  });
+  const image = readdirSync(join(folder, 'boot')).find((name) => name.startsWith('vmlinuz-'));
+  if (!image) {
+    throw new FaradayError('host', `${folder}: no kernel inside`);
+  }
+  const release = image.slice('vmlinuz-'.length);
+  return { folder, image: join(folder, 'boot', image), release };
 }

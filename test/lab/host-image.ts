@@ -3,7 +3,6 @@
 // In the cache's folder lab/:
 // kernel/vmlinux        the kernel, extracted: QEMU enters it by PVH, and the emulated CPU is spared
 //                       the decompression, which would take it some three seconds
-// kernel/files          the package's files, with modules.dep, for modprobe inside the lab
 // initramfs-RECIPE/     an archive of busybox, the modules below and host-boot.sh as /init
 import { createHash } from 'node:crypto';
 import {
@@ -11,18 +10,16 @@ import {
   copyFileSync,
   existsSync,
   mkdirSync,
-  readdirSync,
   readFileSync,
   rmSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { basename, join } from 'node:path';
-import { FaradayError } from '../../host/errors.ts';
 import { extractKernel } from '../../host/kernel/extract.ts';
 import { buildOnce, cacheFolder } from '../../tools/cache.ts';
 import { findCommand, run } from '../../tools/command.ts';
-import { kernelPackages } from '../../tools/distribution.ts';
+import { type KernelFiles, kernelFiles } from '../../tools/distribution.ts';
 
 // What must be there before a command can run. Everything else can be loaded with modprobe.
 // tun and vhost_net are here because no udev loads them when their device node is opened.
@@ -51,15 +48,6 @@ export interface HostImage {
   modules: string; // holds lib/modules/RELEASE
 }
 
-/** The kernel release that the modules in `files` are for. */
-function releaseIn(files: string): string {
-  const [release] = readdirSync(join(files, 'lib/modules'));
-  if (!release) {
-    throw new FaradayError('host', `${files}: no modules inside`);
-  }
-  return release;
-}
-
 /** Names the recipe: another kernel, list, script or version makes another initramfs. */
 function recipeHash(release: string): string {
   const recipe = JSON.stringify([RECIPE_VERSION, release, MODULES, APPLETS]);
@@ -71,10 +59,10 @@ function recipeHash(release: string): string {
 }
 
 /** The modules' files in the order in which they must be loaded, each once. */
-async function moduleFiles(files: string): Promise<string[]> {
+async function moduleFiles({ folder, release }: KernelFiles): Promise<string[]> {
   const found = new Set<string>();
   for (const name of MODULES) {
-    const args = ['-d', files, '-S', releaseIn(files), '--show-depends', name];
+    const args = ['-d', folder, '-S', release, '--show-depends', name];
     const { stdout } = await run('modprobe', args);
     for (const match of stdout.matchAll(/^insmod (.+?) *$/gm)) {
       found.add(match[1]!);
@@ -92,7 +80,7 @@ async function placeModule(file: string, target: string): Promise<void> {
   }
 }
 
-async function makeInitramfs(folder: string, files: string): Promise<void> {
+async function makeInitramfs(folder: string, files: KernelFiles): Promise<void> {
   const tree = join(folder, 'tree');
   for (const name of ['bin', 'modules', 'dev', 'proc', 'sys']) {
     mkdirSync(join(tree, name), { recursive: true });
@@ -114,36 +102,25 @@ async function makeInitramfs(folder: string, files: string): Promise<void> {
   rmSync(tree, { recursive: true });
 }
 
-async function makeKernel(folder: string, packages: string[]): Promise<void> {
-  const files = join(folder, 'files');
-  for (const file of packages) {
-    await run('dpkg-deb', ['--extract', file, files]);
-  }
-  const image = readdirSync(join(files, 'boot')).find((name) => name.startsWith('vmlinuz-'));
-  if (!image) {
-    throw new FaradayError('host', `${packages.join(', ')}: no kernel inside`);
-  }
-  const { kernel } = await extractKernel(join(files, 'boot', image));
-  writeFileSync(join(folder, 'vmlinux'), kernel);
-  await run('depmod', ['-b', files, releaseIn(files)]);
-}
-
 /**
  * The files of the emulated host, from the cache, which is filled at the first call: `onMiss` is
  * called before that, since it takes a while.
  */
 export async function hostImage(onMiss: () => void): Promise<HostImage> {
-  const kernel = join(cacheFolder(), 'lab/kernel');
-  if (!existsSync(kernel)) {
+  const cache = join(cacheFolder(), 'lab');
+  if (!existsSync(join(cache, 'kernel'))) {
     onMiss();
   }
-  await buildOnce(kernel, async (folder) => makeKernel(folder, await kernelPackages('generic')));
-  const files = join(kernel, 'files');
-  const initramfs = join(cacheFolder(), 'lab', `initramfs-${recipeHash(releaseIn(files))}`);
+  const files = await kernelFiles('generic');
+  await buildOnce(join(cache, 'kernel'), async (folder) => {
+    const { kernel } = await extractKernel(files.image);
+    writeFileSync(join(folder, 'vmlinux'), kernel);
+  });
+  const initramfs = join(cache, `initramfs-${recipeHash(files.release)}`);
   await buildOnce(initramfs, (folder) => makeInitramfs(folder, files));
   return {
-    vmlinux: join(kernel, 'vmlinux'),
+    vmlinux: join(cache, 'kernel/vmlinux'),
     initramfs: join(initramfs, 'initramfs'),
-    modules: files,
+    modules: files.folder,
   };
 }

@@ -1,9 +1,9 @@
 # Runs inside the lab: every scenario in scenarios/, one after the other, each in a folder under /tmp
 # with a time limit of its own. Leaves results/NAME/ in the work folder: output, status, report.json
 # and what the scenario put into keep/.
-# $1 Node, $2 the store's folder, $3 the folder with scenario.sh
+# $1 Node, $2 the store's folder, $3 the folder with scenario.sh, $4 the cloud package's files
 export NODE=$1 FARADAY=/tmp/program/bin/faraday.js LIBRARY=/tmp/scenario.sh IMAGES=/tmp/images
-export XDG_DATA_HOME=/tmp/data CLOUD=cloud GENERIC=generic FILES=$2/cloud-files
+export XDG_DATA_HOME=/tmp/data CLOUD=cloud GENERIC=generic FILES=$4
 cp "$3/scenario.sh" "$LIBRARY"
 mkdir -p "$IMAGES" /tmp/data/faraday
 cp --sparse=always root.ext4 initramfs "$IMAGES/"

@@ -1,6 +1,7 @@
 # Sourced by every scenario of the boot tests, which runs inside the lab in a folder of its own
-# under /tmp. The runner sets NODE, FARADAY (its launcher), CLOUD and GENERIC (stored kernels),
-# IMAGES (the folder with root.ext4 and initramfs) and NAME (the scenario's).
+# under /tmp. The runner sets NODE, FARADAY (its launcher), CLOUD and GENERIC (stored kernels), FILES
+# (the cloud kernel's package, unpacked), IMAGES (the folder with root.ext4 and initramfs) and NAME
+# (the scenario's).
 
 faraday() {
   "$NODE" "$FARADAY" "$@"

@@ -3,7 +3,6 @@
 // (scenario.sh has its vocabulary), and a shell script which the guest runs.
 import { createHash } from 'node:crypto';
 import {
-  cpSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -16,7 +15,8 @@ import { fileURLToPath } from 'node:url';
 import type { RunReport } from '../../host/report.ts';
 import { buildOnce, REPOSITORY } from '../../tools/cache.ts';
 import { run } from '../../tools/command.ts';
-import { kernelPackages } from '../../tools/distribution.ts';
+import { kernelFiles, kernelPackages } from '../../tools/distribution.ts';
+import { copyProgram } from '../../tools/program.ts';
 import { makeInitramfs, makeRootDisk } from '../../tools/rootfs.ts';
 import { STEPS } from '../../tools/stamps.mjs';
 import { runInLab } from './lab.ts';
@@ -40,8 +40,6 @@ const OVERHEAD_SECONDS = 30; // of the runner, for copying
 const ROOT_MIB = 64;
 const BOOTS = join(REPOSITORY, 'build/boots');
 const FARADAY = join(REPOSITORY, 'bin/faraday.js');
-// What `faraday` is made of once it is built.
-const PROGRAM = ['package.json', 'bin', ...Object.values(STEPS).map((step) => step.output)];
 const OUTSIDE = '/run/lab/outside'; // where the lab shows this machine's whole file system
 
 const GUEST_INIT = `#!/bin/sh
@@ -57,8 +55,8 @@ poweroff -f
 `;
 
 /**
- * A store with the distribution's two kernels, imported by this build of Faraday, and the cloud
- * package's files. The folder is named after all that goes into it.
+ * A store with the distribution's two kernels, imported by this build of Faraday. The folder is named
+ * after all that goes into it.
  */
 async function kernelStore(): Promise<string> {
   const [cloud] = await kernelPackages('cloud');
@@ -74,7 +72,6 @@ async function kernelStore(): Promise<string> {
     for (const [name, file] of Object.entries({ cloud: cloud!, generic: generic! })) {
       await run(process.execPath, [FARADAY, 'kernel', 'import', file, '--name', name], { env });
     }
-    await run('dpkg-deb', ['--extract', cloud!, join(part, 'cloud-files')]);
   });
   return folder;
 }
@@ -94,10 +91,7 @@ async function prepare(
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(join(folder, 'scenarios'), { recursive: true });
   mkdirSync(join(folder, 'results'));
-  // A copy, so that nothing that happens to the checkout meanwhile reaches the lab.
-  for (const file of PROGRAM) {
-    cpSync(join(REPOSITORY, file), join(folder, 'program', file), { recursive: true });
-  }
+  copyProgram(join(folder, 'program'));
   const jobs: Record<string, string> = {};
   let seconds = OVERHEAD_SECONDS;
   for (const [name, scenario] of Object.entries(scenarios)) {
@@ -133,7 +127,8 @@ async function runScenarios(
   const timeoutSeconds = await prepare(folder, scenarios, files);
   const runner = fileURLToPath(new URL('scenario-runner.sh', import.meta.url));
   const library = fileURLToPath(new URL('.', import.meta.url));
-  const paths = [store, library].map((path) => `${OUTSIDE}${path}`);
+  const { folder: cloudFiles } = await kernelFiles('cloud');
+  const paths = [store, library, cloudFiles].map((path) => `${OUTSIDE}${path}`);
   const result = await runInLab({
     command: ['bash', `${OUTSIDE}${runner}`, process.execPath, ...paths],
     workFolder: folder,
