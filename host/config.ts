@@ -173,9 +173,8 @@ export function readConfigFile(path: string): RawSettings {
 function oneOf<T extends string>(field: string, value: string, allowed: readonly T[]): T {
   const found = allowed.find((item) => item === value);
   if (found) return found;
-  throw usage(
-    `${field} '${value}' is unknown; known ${allowed.length > 1 ? 'are' : 'is'} ${allowed.join(', ')}`,
-  );
+  const known = `known ${allowed.length > 1 ? 'are' : 'is'} ${allowed.join(', ')}`;
+  throw usage(`${field} '${value}' is unknown; ${known}`);
 }
 
 /** A path or id from outside: never empty, no NUL (the kernel would cut it there). */

@@ -51,7 +51,8 @@ function checkDevice(): CheckLine {
       state: 'miss',
       finding: 'does not exist',
       fix:
-        "switch on virtualization in the firmware and 'modprobe kvm_intel' or 'modprobe kvm_amd'; " +
+        'switch on virtualization in the firmware, then ' +
+        "'modprobe kvm_intel' or 'modprobe kvm_amd'; " +
         "without either, 'npm run lab' emulates a host",
     };
   }

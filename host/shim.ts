@@ -60,12 +60,12 @@ export interface GuestMemory {
   /**
    * Guest RAM as one row of bytes: gpa below 3 GiB at its own offset, gpa from 4 GiB on at
    * gpa - 1 GiB. Window i begins at offset i * WINDOW_STRIDE and overlaps the next one, so that any
-   * access of up to WINDOW_OVERLAP bytes lies in the window where it begins. One window up to 4 GiB.
+   * access of up to WINDOW_OVERLAP bytes lies in the window where it begins. One up to 4 GiB.
    */
   readonly windows: readonly ArrayBuffer[];
   /** The first window: all of RAM where that is no more than 4 GiB. */
   readonly memory: ArrayBuffer;
-  /** Reads a file range into guest RAM. Throws ERANGE when it does not fit, EIO when the file ends. */
+  /** Reads a file range into guest RAM. ERANGE when it does not fit, EIO when the file ends. */
   loadFile(fd: number, fileOffset: number, lengthBytes: number, address: number): void;
   loadBytes(bytes: Uint8Array, address: number): void;
   /**
@@ -106,8 +106,8 @@ export interface DiskRights {
 export interface BlockResult {
   result: number; // RESULT_*
   bytes: number; // moved
-  // '' or the errno name behind RESULT_IOERR; EROFS: a write to a read-only disk. EPROTO: the record
-  // breaks abi.ts or leaves the disk or guest RAM, which no honest cage does.
+  // '' or the errno name behind RESULT_IOERR; EROFS: a write to a read-only disk. EPROTO: the
+  // record breaks abi.ts or leaves the disk or guest RAM, which no honest cage does.
   errno: string;
 }
 
@@ -125,7 +125,7 @@ export interface Watcher {
    * the end of input.
    */
   readInput(maxBytes: number): Uint8Array | null;
-  /** Tells the watcher to look at the input again (it stops looking once it reported EVENT_INPUT). */
+  /** Looks at the input again; the watcher stops looking once it reported EVENT_INPUT. */
   watchInput(): void;
   /** Reports EVENT_REMINDER once, so many milliseconds from now; 0 takes a reminder back. */
   remind(milliseconds: number): void;

@@ -42,7 +42,8 @@ using Napi::Value;
 
 inline constexpr double kSafeIntegerMax = 9007199254740991;
 
-inline double to_integer(Value value, double least, double most, const char *call, const char *name) {
+inline double to_integer(Value value, double least, double most, const char *call,
+                         const char *name) {
   double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : NAN;
   if (!(number >= least && number <= most) || std::trunc(number) != number) {
     throw_argument(value.Env(), call,

@@ -168,7 +168,8 @@ kvmTest('what a guest does wrong is counted by device and kind', () => {
 // --- Console ------------------------------------------------------------------------------------
 
 kvmTest('standard input reaches the guest through a pipe and its answer comes back', () => {
-  const text = `${'0123456789abcde\n'.repeat(600)}\x01x.q`; // more than one read; Ctrl-A is data here
+  // More than one read; Ctrl-A is data here.
+  const text = `${'0123456789abcde\n'.repeat(600)}\x01x.q`;
   const path = kernel('echo', ECHO_UNTIL_Q, POWER_OFF, IDLE_FOR_EVER);
   const { status, stdout } = faraday(['--kernel', path], text);
   assert.is(stdout, text);

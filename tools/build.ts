@@ -28,7 +28,7 @@ async function buildCore(): Promise<void> {
   }
 }
 
-/** commander needs child processes only for verbs that are programs of their own: Faraday has none. */
+/** commander needs child processes for verbs that are programs of their own: Faraday has none. */
 const withoutChildProcesses: Plugin = {
   name: 'without-child-processes',
   setup(build) {
