@@ -2,14 +2,7 @@
 // takes as long as a guest's. Each has two halves: a bash script which the emulated host runs
 // (scenario.sh has its vocabulary), and a shell script which the guest runs.
 import { createHash } from 'node:crypto';
-import {
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { RunReport } from '../../host/report.ts';
