@@ -221,7 +221,10 @@ class Machine {
     if (effects & EFFECT_PANIC) this.stop ??= stopped('panic', 'told by pvpanic');
   }
 
-  /** Executes requests until the queue is empty: the guest is stopped, so the ring is finite. */
+  /**
+   * Executes requests until the queue is empty: the guest is stopped, so the ring is finite. None
+   * outlives this call, so EFFECT_CANCEL has nothing to cancel in this engine.
+   */
   private drain(device: Device, first: number, queue: number): void {
     let effects = first;
     while (effects & (EFFECT_REQUEST | EFFECT_MORE)) {
