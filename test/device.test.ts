@@ -129,7 +129,7 @@ test('pending input is offered until the device takes no more, and nothing is lo
     room -= count;
     return count;
   };
-  pending.fill(Uint8Array.of(1, 2, 3, 4, 5));
+  pending.add(Uint8Array.of(1, 2, 3, 4, 5));
   pending.offer(take);
   assert.equal(taken, [1, 2, 3]);
   assert.is(pending.empty, false);

@@ -1,6 +1,6 @@
 // The console beside the UART: the terminal's escape key, bytes waiting to go in, bytes waiting
 // to go out.
-import type { Watcher } from '../shim.ts';
+import type { NativeError, Watcher } from '../shim.ts';
 
 const CTRL_A = 0x01;
 
@@ -34,7 +34,9 @@ export class EscapeParser {
   }
 }
 
-/** Input read but not yet taken by the UART: one chunk, so memory stays bounded. */
+const PENDING_BYTES_MAX = 65536;
+
+/** Input read but not yet taken by the UART, bounded: what finds no room is lost. */
 export class PendingInput {
   private bytes: Uint8Array = new Uint8Array(0);
 
@@ -42,9 +44,10 @@ export class PendingInput {
     return this.bytes.length === 0;
   }
 
-  /** Callers fill only what is empty: reading stops until the guest took the last chunk. */
-  fill(bytes: Uint8Array): void {
-    this.bytes = bytes;
+  /** Room is certain where it is empty; a pipe is read only then, so that it loses nothing. */
+  add(bytes: Uint8Array): void {
+    const room = bytes.subarray(0, PENDING_BYTES_MAX - this.bytes.length);
+    this.bytes = this.empty ? room : Buffer.concat([this.bytes, room]);
   }
 
   /** Offers what waits to `take`, which returns how many bytes it accepted. */
@@ -68,10 +71,17 @@ export class OutputBuffer {
   readonly bytes = new Uint8Array(2048);
   length = 0;
   private readonly watcher: Pick<Watcher, 'remind' | 'writeOutput'>;
+  private readonly onLoss: (errno: string) => void;
   private reminded = false;
+  private lossTold = false;
 
-  constructor(watcher: Pick<Watcher, 'remind' | 'writeOutput'>) {
+  /** `onLoss` hears of the first output that could not be written: a full disk, mostly. */
+  constructor(
+    watcher: Pick<Watcher, 'remind' | 'writeOutput'>,
+    onLoss: (errno: string) => void = () => {},
+  ) {
     this.watcher = watcher;
+    this.onLoss = onLoss;
   }
 
   /** Too full for what a device may send at once: flush() first. */
@@ -99,8 +109,21 @@ export class OutputBuffer {
   /** Writes out what it can; an event ends the wait for a slow reader, and bytes stay. */
   flush(): void {
     if (this.length === 0) return;
-    const written = this.watcher.writeOutput(this.bytes.subarray(0, this.length));
+    const written = this.write();
     this.bytes.copyWithin(0, written, this.length);
     this.length -= written;
+  }
+
+  /** What cannot be written is dropped, for a guest must not die of a full log; told once. */
+  private write(): number {
+    try {
+      return this.watcher.writeOutput(this.bytes.subarray(0, this.length));
+    } catch (error) {
+      const { code } = error as NativeError;
+      if (code === undefined) throw error;
+      if (!this.lossTold) this.onLoss(code);
+      this.lossTold = true;
+      return this.length;
+    }
   }
 }

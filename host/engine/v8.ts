@@ -102,7 +102,9 @@ class Machine {
     this.vm = vm;
     this.watcher = watcher;
     this.options = options;
-    this.output = new OutputBuffer(watcher);
+    this.output = new OutputBuffer(watcher, (errno) => {
+      options.log('warn', `standard output cannot be written (${errno}); console output is lost`);
+    });
     this.record = new DataView(vm.exit);
     this.executor = new Executor(vm, image.virtio);
     this.bus = new Bus(image, vm.windows, {
@@ -277,16 +279,29 @@ class Machine {
   }
 
   private readInput(): void {
-    if (!this.input.empty) return; // read on once the guest took the last chunk
-    const typed = this.watcher.readInput(INPUT_CHUNK_BYTES);
+    // A pipe is read on once the guest took the last chunk. A terminal is always read: a guest
+    // that takes no input must not lock Ctrl-A x away.
+    if (!this.escape && !this.input.empty) return;
+    const typed = this.typed();
     if (typed === null) return this.watcher.watchInput();
     if (typed.length === 0) return; // the end: stop looking
     const { bytes, quit } = this.escape?.parse(typed) ?? { bytes: typed, quit: false };
     if (quit) this.stop ??= stopped('console-quit');
-    // An escape key alone leaves nothing for the guest, and the next key must still be seen.
-    if (bytes.length === 0) return this.watcher.watchInput();
-    this.input.fill(bytes);
+    this.input.add(bytes);
     this.feedInput();
+    if (this.escape) this.watcher.watchInput();
+  }
+
+  /** What there is to read: null for nothing now, no bytes at the end or where reading fails. */
+  private typed(): Uint8Array | null {
+    try {
+      return this.watcher.readInput(INPUT_CHUNK_BYTES);
+    } catch (error) {
+      const { code } = error as native.NativeError;
+      if (code === undefined) throw error;
+      this.options.log('warn', `standard input cannot be read (${code}); the guest gets none`);
+      return new Uint8Array(0);
+    }
   }
 
   private feedInput(): void {

@@ -1,0 +1,101 @@
+// What goes wrong around the command: descriptors that are closed, full or of the wrong kind,
+// paths that lead nowhere, files which would never end. Never a stack trace, never a wait for
+// ever. test/cli.test.ts has the ordinary mistakes.
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { kvmTest } from './bare-metal.ts';
+import { IDLE_FOR_EVER, POWER_OFF, print, tinyKernel } from './tiny-kernel.ts';
+
+const FARADAY = new URL('../bin/faraday.js', import.meta.url).pathname;
+const TIME_LIMIT_MS = 20_000;
+
+const folder = mkdtempSync(join(tmpdir(), 'faraday-clumsy-'));
+test.after(() => rmSync(folder, { recursive: true }));
+const environment = { ...process.env, HOME: folder, XDG_DATA_HOME: '', XDG_CACHE_HOME: '' };
+
+function file(name: string, bytes: Uint8Array | string): string {
+  const path = join(folder, name);
+  writeFileSync(path, bytes);
+  return path;
+}
+
+file('hello', tinyKernel(print('hello\r\n'), POWER_OFF, IDLE_FOR_EVER));
+const idle = file('idle', tinyKernel(print('$ '), IDLE_FOR_EVER));
+
+interface Outcome {
+  status: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+function spawned(command: string, args: string[], extra: NodeJS.ProcessEnv = {}): Outcome {
+  const { status, stdout, stderr } = spawnSync(command, args, {
+    input: '',
+    env: { ...environment, ...extra },
+    cwd: folder,
+    timeout: TIME_LIMIT_MS,
+    killSignal: 'SIGKILL',
+    encoding: 'latin1',
+  });
+  return { status, stdout, stderr };
+}
+
+/** Runs bash with `faraday` as a function, so that a test can redirect its descriptors. */
+function shell(script: string): Outcome {
+  return spawned('bash', [
+    '-c',
+    `faraday() { '${process.execPath}' '${FARADAY}' "$@"; }\n${script}`,
+  ]);
+}
+
+// --- The console's descriptors ------------------------------------------------------------------
+
+kvmTest('on a terminal Ctrl-A x leaves a guest that takes no input, whatever was typed', () => {
+  const runner = new URL('./on-terminal.py', import.meta.url).pathname;
+  const keys = 'abcd\x01x';
+  const { stdout } = spawned('python3', [
+    runner,
+    keys,
+    process.execPath,
+    FARADAY,
+    '--kernel',
+    idle,
+  ]);
+  assert.match(stdout, /status=0 raw=True restored=True\n$/);
+});
+
+kvmTest('a guest runs on where its console cannot be written, and that is said once', () => {
+  const lost = /^faraday: standard output cannot be written \((\w+)\); [^\n]+\n$/;
+  const full = shell('faraday --kernel hello > /dev/full');
+  assert.is(full.status, 0);
+  assert.is(lost.exec(full.stderr)?.[1], 'ENOSPC', full.stderr);
+  const unwritable = shell('faraday --kernel hello 1< hello');
+  assert.is(unwritable.status, 0);
+  assert.is(lost.exec(unwritable.stderr)?.[1], 'EBADF', unwritable.stderr);
+});
+
+kvmTest('a guest runs on where standard input cannot be read', () => {
+  for (const [input, errno] of [
+    ['< .', 'EISDIR'],
+    ['0> written', 'EBADF'],
+  ]) {
+    // The guest never ends by itself; that it prints shows that it runs.
+    const { stdout, stderr } = shell(`rm -f out err
+      '${process.execPath}' '${FARADAY}' --kernel idle ${input} > out 2> err &
+      until [ -s out ] && [ -s err ]; do sleep 0.1; done
+      kill $!; wait; cat out; cat err >&2`);
+    assert.is(stdout, '$ ', stderr);
+    assert.match(stderr, new RegExp(`standard input cannot be read \\(${errno}\\)`));
+  }
+});
+
+kvmTest('closed descriptors are as good as /dev/null', () => {
+  const { status, stdout, stderr } = shell('faraday --kernel hello <&- >&-');
+  assert.equal([status, stdout, stderr], [0, '', '']);
+});
+
+test.run();
