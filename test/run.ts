@@ -51,7 +51,8 @@ function groupOf(base: string): string {
   if (mirrored) {
     return mirrored[0];
   }
-  return base.startsWith('boot') ? 'boots' : base === 'shim' ? 'shim' : 'whole';
+  const named = { boot: 'boots', shim: 'shim', cli: 'cli' };
+  return Object.entries(named).find(([word]) => base.startsWith(word))?.[1] ?? 'whole';
 }
 
 const ORDER = ['core', 'boot', 'kernel', 'engine', 'shim', 'host', 'cli', 'tools', 'whole'];
