@@ -21,6 +21,7 @@ import { buildProgram } from '../host/main.ts';
 import type { RunReport } from '../host/report.ts';
 import { shim } from '../host/shim.ts';
 import { kvmTest } from './bare-metal.ts';
+import { bzImage, pack, vmlinux } from './fake-kernel.ts';
 import {
   ACPI_RESET,
   ECHO_UNTIL_Q,
@@ -294,6 +295,18 @@ test('kernels that are none are refused', () => {
   const arm = whole.slice();
   arm[18] = 183;
   assert.match(refusal(['--kernel', file('arm', arm)]), /ARM/i);
+});
+
+test('a kernel whose unpacker is not installed ends the run at once, exit code 3', () => {
+  const path = file('packed', bzImage(pack(vmlinux(), 'xz')));
+  const { status, stderr } = spawnSync(process.execPath, [FARADAY, '--kernel', path], {
+    env: { ...environment, PATH: folder },
+    timeout: TIME_LIMIT_MS,
+    killSignal: 'SIGKILL',
+    encoding: 'latin1',
+  });
+  assert.match(stderr, /needs the program xz, which is missing.*apt install xz-utils\n$/);
+  assert.is(status, 3);
 });
 
 test('memory that is too small, no size, or more than the host maps is refused', () => {

@@ -74,6 +74,8 @@ const PACKAGES = [
   command('xz-utils', 'unpacks kernels', 'xz'),
   command('zstd', 'unpacks kernels', 'zstd'),
   command('lz4', 'unpacks kernels', 'lz4'),
+  command('lzop', 'unpacks kernels', 'lzop'),
+  command('python3', 'plays a terminal in tests', 'python3'),
 ];
 
 /** @param {string} name @param {string} purpose @param {string[]} commands */

@@ -1,11 +1,12 @@
 // Unpacks a Debian kernel package: dpkg-deb hands out its tar stream, tar writes the parts that
 // matter. What passes between them is counted, for the progress and for a limit.
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { FaradayError } from '../errors.ts';
+import { spawnWithin } from './spawn.ts';
 
 const UNPACKED_BYTES_MAX = 8 * 2 ** 30;
 const TIME_LIMIT_MS = 600_000;
@@ -89,20 +90,19 @@ export async function unpackPackage(
   options: UnpackOptions,
 ): Promise<UnpackedPackage> {
   const { progress, signal } = options;
-  const limits = { timeout: TIME_LIMIT_MS, killSignal: 'SIGKILL' as const, signal };
   const excludes = LEFT_OUT.map((name) => `--exclude=*/kernel/${name}/*`);
   const target = ['-x', '-f', '-', '-C', folder, '--no-same-owner', '--no-same-permissions'];
   progress('unpacking the package');
-  const reader = spawn('dpkg-deb', ['--fsys-tarfile', path], {
+  const reader = spawnWithin(TIME_LIMIT_MS, 'dpkg-deb', ['--fsys-tarfile', path], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    ...limits,
+    signal,
   });
-  const writer = spawn('tar', [...target, ...excludes], {
+  const writer = spawnWithin(TIME_LIMIT_MS, 'tar', [...target, ...excludes], {
     stdio: ['pipe', 'ignore', 'pipe'],
-    ...limits,
+    signal,
   });
   const results = Promise.all([finished(reader), finished(writer)]);
-  const copied = pipeline(reader.stdout, counter(path, progress), writer.stdin);
+  const copied = pipeline(reader.stdout!, counter(path, progress), writer.stdin!);
   const [outcome, copy] = await Promise.allSettled([results, copied]);
   signal?.throwIfAborted();
   if (outcome.status === 'rejected') throw outcome.reason;

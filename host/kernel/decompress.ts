@@ -1,10 +1,11 @@
 // Decompression: gzip by Node, the rest by the system's own tools, each with a limit on what it
 // may write and how long it may take. What goes in is hostile.
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { promisify } from 'node:util';
 import { gunzip } from 'node:zlib';
 import type { Compression } from '../boot/bzimage.ts';
 import { FaradayError } from '../errors.ts';
+import { spawnWithin } from './spawn.ts';
 
 const TIME_LIMIT_MS = 120_000;
 
@@ -66,15 +67,13 @@ function collectOutput(child: ChildProcess, limitBytes: number): () => Buffer | 
 
 function runTool(tool: Tool, input: Uint8Array, options: DecompressOptions): Promise<Buffer> {
   return new Promise((resolve, reject) => {
-    const child = spawn(tool.command, tool.args, {
+    const child = spawnWithin(TIME_LIMIT_MS, tool.command, tool.args, {
       stdio: ['pipe', 'pipe', 'pipe'],
-      timeout: TIME_LIMIT_MS,
-      killSignal: 'SIGKILL',
       signal: options.signal,
     });
     const output = collectOutput(child, options.limitBytes);
     let complaint = '';
-    child.stderr.on('data', (chunk: Buffer) => {
+    child.stderr!.on('data', (chunk: Buffer) => {
       if (complaint.length < 4096) complaint += chunk.toString('latin1');
     });
     child.on('error', (error: NodeJS.ErrnoException) => {
@@ -89,8 +88,8 @@ function runTool(tool: Tool, input: Uint8Array, options: DecompressOptions): Pro
       } else resolve(bytes);
     });
     // A tool that gives up closes its input early: its status says why.
-    child.stdin.on('error', () => {});
-    child.stdin.end(input);
+    child.stdin!.on('error', () => {});
+    child.stdin!.end(input);
   });
 }
 
