@@ -69,6 +69,7 @@ async function compose(config: RunConfig, disks: readonly OpenDisk[]): Promise<M
 function explainNative(error: unknown, config: RunConfig): unknown {
   const { code, syscall } = error as NativeError;
   if (typeof syscall !== 'string' || typeof code !== 'string') return error;
+  if (code === 'EMFILE' || code === 'ENFILE') return error; // main() knows what to do
   if (syscall === 'open' && (code === 'ENOENT' || code === 'ENODEV' || code === 'ENXIO')) {
     return new FaradayError('host', "/dev/kvm is missing; 'faraday check' says what to do");
   }

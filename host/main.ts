@@ -3,7 +3,8 @@ import { Command, CommanderError } from 'commander';
 import { checkCommand } from './cli/check.ts';
 import { kernelCommand } from './cli/kernel.ts';
 import { runCommand } from './cli/run.ts';
-import { EXIT_INTERNAL, EXIT_OK, EXIT_USAGE, FaradayError } from './errors.ts';
+import { EXIT_HOST, EXIT_INTERNAL, EXIT_OK, EXIT_USAGE, FaradayError } from './errors.ts';
+import { oneLine, printError, printOutput } from './log.ts';
 import { nearest } from './suggest.ts';
 import { VERSION } from './version.ts';
 
@@ -24,7 +25,7 @@ export function buildProgram(): Command {
 
 /** Errors are thrown, not printed: main() says them in one line. Help still goes to stdout. */
 function silence(command: Command): void {
-  command.exitOverride().configureOutput({ writeErr: () => {} });
+  command.exitOverride().configureOutput({ writeOut: printOutput, writeErr: () => {} });
   command.showSuggestionAfterError(false);
   command.commands.forEach(silence);
 }
@@ -52,20 +53,37 @@ function checkVerb(program: Command, argv: string[]): void {
   throw new CommanderError(EXIT_USAGE, 'faraday.unknownVerb', `unknown command '${first}'`);
 }
 
-function fail(program: Command, error: unknown): number {
-  if (error instanceof CommanderError) {
-    if (error.exitCode === 0 || error.code === 'commander.help') return EXIT_OK;
-    process.stderr.write(`faraday: ${describeUsage(program, error)}\n`);
-    return EXIT_USAGE;
-  }
-  if (error instanceof FaradayError) {
-    process.stderr.write(`faraday: ${error.message}\n`);
-    return error.exitCode;
+const RIGHTS = 'check its rights and its file system';
+const SPACE = 'free some space';
+const FILES = "raise the limit of open files ('ulimit -n')";
+
+/** Errors of the system which say something of this host, not of Faraday, and what to do. */
+const HOST_ERRORS: Record<string, string> = {
+  ...{ EACCES: RIGHTS, EPERM: RIGHTS, EROFS: RIGHTS, EIO: RIGHTS, ESTALE: RIGHTS, EBUSY: RIGHTS },
+  ...{ ENOSPC: SPACE, EDQUOT: SPACE, EMFILE: FILES, ENFILE: FILES },
+  ...{ ENOMEM: 'free some memory', EAGAIN: "end other processes, or raise 'ulimit -u'" },
+};
+
+/** Exit code and text for what went wrong. */
+function explain(program: Command, error: unknown): [number, string] {
+  if (error instanceof CommanderError) return [EXIT_USAGE, describeUsage(program, error)];
+  if (error instanceof FaradayError) return [error.exitCode, error.message];
+  const { code, syscall, path } = error as NodeJS.ErrnoException;
+  if (syscall !== undefined && code !== undefined && Object.hasOwn(HOST_ERRORS, code)) {
+    const what = path === undefined ? syscall : `${path}: ${syscall}`;
+    return [EXIT_HOST, `${what} failed on this host (${code}); ${HOST_ERRORS[code]}`];
   }
   const detail = error instanceof Error ? error.message : String(error);
-  process.stderr.write(`faraday: internal error: ${detail.split('\n', 1)[0]}; please report it\n`);
-  if (process.env.FARADAY_DEBUG) process.stderr.write(`${(error as Error).stack}\n`);
-  return EXIT_INTERNAL;
+  return [EXIT_INTERNAL, `internal error: ${detail.split('\n', 1)[0]}; please report it`];
+}
+
+function fail(program: Command, error: unknown): number {
+  const isHelp = error instanceof CommanderError && error.code === 'commander.help';
+  if (isHelp || (error instanceof CommanderError && error.exitCode === 0)) return EXIT_OK;
+  const [exitCode, message] = explain(program, error);
+  printError(`faraday: ${oneLine(message)}\n`);
+  if (process.env.FARADAY_DEBUG) printError(`${(error as Error).stack}\n`);
+  return exitCode;
 }
 
 /** Runs the program and sets the exit code. */
@@ -75,6 +93,8 @@ export async function main(argv: string[]): Promise<void> {
     checkVerb(program, argv);
     await program.parseAsync(argv, { from: 'user' });
   } catch (error) {
-    process.exitCode = fail(program, error);
+    const exitCode = fail(program, error);
+    // Help that could not be written has set the code already.
+    if (exitCode !== EXIT_OK) process.exitCode = exitCode;
   }
 }

@@ -1,5 +1,7 @@
 // The nearest known word to a mistyped one.
 
+const WORD_CHARACTERS_MAX = 100;
+
 /** Levenshtein distance, both words short. */
 function distance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, i) => i);
@@ -16,8 +18,11 @@ function distance(a: string, b: string): number {
 
 /** The candidate closest to `word`, or undefined where none is near enough to be meant. */
 export function nearest(word: string, candidates: Iterable<string>): string | undefined {
+  if (word.length > WORD_CHARACTERS_MAX) return undefined;
   let best: string | undefined;
-  let bestDistance = Math.max(2, Math.floor(word.length / 3)) + 1;
+  // Of a very short word every letter may be wrong, and then anything would be near.
+  const farthest = Math.min(Math.max(2, Math.floor(word.length / 3)), word.length - 1);
+  let bestDistance = farthest + 1;
   for (const candidate of candidates) {
     const d = candidate.startsWith(word) && word.length > 2 ? 1 : distance(word, candidate);
     if (d < bestDistance) {

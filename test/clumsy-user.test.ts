@@ -44,12 +44,25 @@ function spawned(command: string, args: string[], extra: NodeJS.ProcessEnv = {})
   return { status, stdout, stderr };
 }
 
+function faraday(args: string[], extra: NodeJS.ProcessEnv = {}): Outcome {
+  return spawned(process.execPath, [FARADAY, ...args], extra);
+}
+
 /** Runs bash with `faraday` as a function, so that a test can redirect its descriptors. */
 function shell(script: string): Outcome {
   return spawned('bash', [
     '-c',
     `faraday() { '${process.execPath}' '${FARADAY}' "$@"; }\n${script}`,
   ]);
+}
+
+/** A mistake: exit code `code`, one line of at most a screen, no control characters in it. */
+function refusal(args: string[], code = 2): string {
+  const { status, stdout, stderr } = faraday(args);
+  assert.is(status, code, stderr);
+  assert.is(stdout, '');
+  assert.match(stderr, /^faraday: [\x20-\x7e\xa0-\xff]{1,1100}\n$/);
+  return stderr;
 }
 
 // --- The console's descriptors ------------------------------------------------------------------
@@ -96,6 +109,42 @@ kvmTest('a guest runs on where standard input cannot be read', () => {
 kvmTest('closed descriptors are as good as /dev/null', () => {
   const { status, stdout, stderr } = shell('faraday --kernel hello <&- >&-');
   assert.equal([status, stdout, stderr], [0, '', '']);
+});
+
+// --- What Faraday itself says -------------------------------------------------------------------
+
+test('an answer that cannot be written is a failure, a reader that left is none', () => {
+  for (const words of ['check', '--help', 'kernel list --json']) {
+    const full = shell(`faraday ${words} > /dev/full`);
+    assert.is(full.status, 3);
+    assert.match(full.stderr, /^faraday: standard output cannot be written \(ENOSPC\); [^\n]+\n$/);
+    // The pipe's reader is gone before there is anything to read.
+    const left = shell(`{ sleep 0.2; faraday ${words}; } | true; echo "\${PIPESTATUS[*]}" >&2`);
+    assert.match(left.stderr, /^[03] 0\n$/);
+  }
+  assert.is(shell('faraday --kernel nothing 2> /dev/full').status, 2);
+});
+
+test('what a message quotes neither breaks its line nor reaches the terminal as an order', () => {
+  assert.match(refusal(['--kernel', 'a\nb\x1b[2J']), /kernel a\\x0ab\\x1b\[2J: /);
+  assert.match(refusal(['--config', file('keys.json', '{"ker\\nnel": "x"}')]), /'ker\\x0anel'/);
+  assert.match(refusal(['--kernel', 'x\u202etxt']), /x\\u202etxt/);
+  const long = refusal(['--kernel', 'k'.repeat(100_000)]);
+  assert.match(long, /^faraday: kernel kkk.* \[\.\.\.\] k+: [^k]+/);
+  assert.match(refusal([`--${'x'.repeat(100_000)}`]), /\[\.\.\.\]/);
+});
+
+test('a word of one letter has no nearest one', () => {
+  assert.match(refusal(['x']), /unknown command 'x'; see 'faraday --help'/);
+});
+
+kvmTest('too few descriptors are the fault of the host, with what to do', () => {
+  // As many as just do not suffice: with fewer Node itself would not start.
+  const { stderr } = shell(`for n in {60..12}; do
+    ulimit -n $n; faraday --kernel hello; status=$?
+    [ $status = 0 ] || { echo $status >&2; break; }
+  done`);
+  assert.match(stderr, /^faraday: [^\n]+ \(EMFILE\); [^\n]+ulimit[^\n]+\n3\n$/);
 });
 
 test.run();

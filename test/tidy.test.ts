@@ -131,7 +131,7 @@ test('only host/cli, host/main.ts and host/log.ts print, and none exits the proc
   const below = matching(/^host\/.*\.ts$/).filter(
     (file) => !/^host\/(cli\/|main\.ts|log\.ts)/.test(file),
   );
-  const prints = /console\.(log|error|warn)|process\.(stdout|stderr)\.write/;
+  const prints = /console\.(log|error|warn)|process\.(stdout|stderr)\.write|print(Output|Error)\(/;
   assert.equal(
     offenders(below, (line) => prints.test(line)),
     [],

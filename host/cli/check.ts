@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import { EXIT_HOST, EXIT_OK } from '../errors.ts';
 import { type CheckLine, checkHost } from '../host-check.ts';
+import { printOutput } from '../log.ts';
 
 const MARK: Record<CheckLine['state'], string> = {
   ok: 'ok  ',
@@ -21,12 +22,10 @@ export const checkCommand = new Command('check')
   .action((options: { json?: boolean }) => {
     const lines = checkHost();
     const canRun = lines.every((line) => line.state !== 'miss');
-    if (options.json) process.stdout.write(`${JSON.stringify({ canRun, lines }, null, 2)}\n`);
+    if (options.json) printOutput(`${JSON.stringify({ canRun, lines }, null, 2)}\n`);
     else {
-      process.stdout.write(lines.map(render).join(''));
-      process.stdout.write(
-        canRun ? 'This host can run guests.\n' : 'This host cannot run guests.\n',
-      );
+      printOutput(lines.map(render).join(''));
+      printOutput(canRun ? 'This host can run guests.\n' : 'This host cannot run guests.\n');
     }
     process.exitCode = canRun ? EXIT_OK : EXIT_HOST;
   });

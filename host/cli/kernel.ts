@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import type { FilesystemType } from '../boot/sniff.ts';
 import { FaradayError } from '../errors.ts';
 import { removeKernel, storedKernel, storedNames } from '../kernel/store.ts';
+import { printError, printOutput } from '../log.ts';
 
 const FILESYSTEMS: readonly FilesystemType[] = ['ext4', 'xfs', 'btrfs', 'squashfs', 'erofs'];
 const SIGNAL_EXITS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
@@ -22,9 +23,8 @@ function collectFilesystem(text: string, before: FilesystemType[] = []): Filesys
 
 /** Shows one changing line on a terminal, nothing elsewhere. */
 function progressLine(): { show: (message: string) => void; end: () => void } {
-  const { stderr } = process;
   const write = (text: string): void => {
-    if (stderr.isTTY) stderr.write(`\r\x1b[K${text}`);
+    if (process.stderr.isTTY) printError(`\r\x1b[K${text}`);
   };
   return { show: (message) => write(`${message}...`), end: () => write('') };
 }
@@ -57,7 +57,7 @@ async function runImport(source: string, flags: ImportFlags): Promise<void> {
       const kernel = await importKernel(options);
       line.end();
       const modules = kernel.modules.length > 0 ? kernel.modules.join(' ') : 'none needed';
-      process.stdout.write(`stored ${kernel.name}\nmodules: ${modules}\n`);
+      printOutput(`stored ${kernel.name}\nmodules: ${modules}\n`);
     } finally {
       line.end();
     }
@@ -106,7 +106,7 @@ const listCommand = new Command('list')
   .helpOption('-h, --help', 'show help')
   .option('--json', 'print everything known of them as JSON')
   .action((flags: { json?: boolean }) => {
-    process.stdout.write(flags.json ? listAsJson() : storedNames().map(kernelLine).join(''));
+    printOutput(flags.json ? listAsJson() : storedNames().map(kernelLine).join(''));
   });
 
 const removeCommand = new Command('remove')
@@ -115,7 +115,7 @@ const removeCommand = new Command('remove')
   .helpOption('-h, --help', 'show help')
   .action((name: string) => {
     removeKernel(name);
-    process.stdout.write(`removed ${name}\n`);
+    printOutput(`removed ${name}\n`);
   });
 
 export const kernelCommand = new Command('kernel')
