@@ -9,7 +9,7 @@ import { storeFolder } from '../host/kernel/folders.ts';
 import { importKernel } from '../host/kernel/import.ts';
 import { storedKernel, storedNames } from '../host/kernel/store.ts';
 import type { RunReport } from '../host/report.ts';
-import { runInLab } from '../test/lab/lab.ts';
+import { type LabOptions, type LabResult, runInLab } from '../test/lab/lab.ts';
 import { cacheFolder, REPOSITORY } from './cache.ts';
 import { kernelPackages } from './distribution.ts';
 import { step } from './progress.mjs';
@@ -100,6 +100,25 @@ cp /tmp/report.json .
 exit $status
 `;
 
+/** Runs the lab: progress until its first output, which is then shown live. */
+async function showLab(options: LabOptions): Promise<LabResult> {
+  let show = (_bytes: Uint8Array) => {};
+  const early: Uint8Array[] = [];
+  const begun = new Promise<void>((resolve) => {
+    show = (bytes) => {
+      early.push(bytes);
+      resolve();
+    };
+  });
+  const running = runInLab({ ...options, onOutput: (bytes) => show(bytes) });
+  await step('quickstart', 'starting the nested lab', () => Promise.race([begun, running]));
+  show = (bytes) => {
+    process.stdout.write(bytes);
+  };
+  early.forEach(show);
+  return running;
+}
+
 /** Boots in the nested lab. Returns Faraday's exit status. */
 async function bootInLab(kernel: string): Promise<number> {
   const outside = '/run/lab/outside';
@@ -109,11 +128,10 @@ async function bootInLab(kernel: string): Promise<number> {
   // The emulated processor misreports its XSAVE sizes to nested guests (docs/lab.md): without this
   // their kernels fill the console with a warning.
   const args = [...settings, '--cmdline', 'noxsave'];
-  const result = await runInLab({
+  const result = await showLab({
     command: ['bash', '-c', LAB_SCRIPT, 'quickstart', ...program, ...args],
     workFolder: FOLDER,
     timeoutSeconds: LAB_LIMIT_SECONDS,
-    onOutput: (bytes) => process.stdout.write(bytes),
     onNote: say,
   });
   if (result.labDied) {
