@@ -14,7 +14,6 @@ export type ErrorCode =
   | 'bad-disk'
   | 'bad-memory'
   | 'host' // KVM missing, no rights, no memory, a tool that cannot be had
-  | 'guest-crash'
   | 'internal';
 
 const EXIT_BY_CODE: Record<ErrorCode, number> = {
@@ -24,7 +23,6 @@ const EXIT_BY_CODE: Record<ErrorCode, number> = {
   'bad-disk': EXIT_USAGE,
   'bad-memory': EXIT_USAGE,
   host: EXIT_HOST,
-  'guest-crash': EXIT_GUEST,
   internal: EXIT_INTERNAL,
 };
 

@@ -1,8 +1,10 @@
 // What happens when a cage traps, and the console's input side: host/engine/.
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { EFFECT_IRQ, EFFECT_MORE, EFFECT_REBOOT, EFFECT_REQUEST } from '../assembly/abi.ts';
 import { EscapeParser, OutputBuffer, PendingInput } from '../host/engine/console.ts';
 import { type CageCalls, Device } from '../host/engine/device.ts';
+import { serveQueue } from '../host/engine/serve-queue.ts';
 
 const FAIL_EFFECTS = 7;
 
@@ -35,6 +37,7 @@ function setUp() {
   const device = new Device({
     name: 'disk',
     pin: 5,
+    rights: 0xff,
     create: () => {
       cages.push(new FakeCage());
       return cages.at(-1)!;
@@ -81,6 +84,30 @@ test('a second trap after a second restarts again', () => {
   cages[1].trap = true;
   assert.is(read(), FAIL_EFFECTS);
   assert.is(device.dead, false);
+});
+
+test('a cage may answer only the effects its kind of device has a right to', () => {
+  const cage = new FakeCage();
+  cage.write = () => EFFECT_IRQ | EFFECT_REBOOT;
+  const rights = EFFECT_IRQ | EFFECT_REQUEST;
+  const options = { name: 'disk', pin: 5, rights, now: () => 0, onTrap: () => {} };
+  const device = new Device({ ...options, create: () => cage });
+  assert.is(device.write(0, 4, 1), EFFECT_IRQ);
+});
+
+test('a queue that never empties still lets the run be interrupted', () => {
+  let served = 0;
+  const endless = {
+    record: () => new Uint8Array(0),
+    complete: () => 0,
+    next: () => EFFECT_REQUEST | EFFECT_MORE,
+  };
+  serveQueue(endless, EFFECT_REQUEST, 0, {
+    execute: () => ({ tag: served++, result: 0, bytes: 0 }),
+    apply: () => {},
+    interrupted: () => served > 1000,
+  });
+  assert.ok(served > 1000 && served < 2000, `${served}`);
 });
 
 test('incidents of an instance lost to a trap are kept', () => {

@@ -1,5 +1,14 @@
 // Which device answers at which port or address (docs/memory-map.md), and how each is made.
 import {
+  EFFECT_INPUT_SPACE,
+  EFFECT_IRQ,
+  EFFECT_MARKER,
+  EFFECT_MORE,
+  EFFECT_OUTPUT,
+  EFFECT_PANIC,
+  EFFECT_POWER_OFF,
+  EFFECT_REBOOT,
+  EFFECT_REQUEST,
   KIND_ACPI_PM,
   KIND_BOOT_TIMER,
   KIND_I8042,
@@ -42,22 +51,48 @@ interface PortPlan {
   name: string;
   kind: number;
   ports: readonly [first: number, last: number];
+  rights: number; // see DeviceOptions
   pin?: number;
 }
 
+const SERIAL_RIGHTS = EFFECT_IRQ | EFFECT_OUTPUT | EFFECT_REQUEST | EFFECT_INPUT_SPACE;
+const VIRTIO_RIGHTS = EFFECT_IRQ | EFFECT_REQUEST | EFFECT_MORE;
+
 /** Offsets count from the first port: the i8042 has data at 0 and its command port at 4. */
 const PORT_PLANS: readonly PortPlan[] = [
-  { name: 'serial', kind: KIND_SERIAL, ports: [PORT_SERIAL, PORT_SERIAL + 7], pin: SERIAL_PIN },
-  { name: 'i8042', kind: KIND_I8042, ports: [PORT_I8042_DATA, PORT_I8042_COMMAND] },
-  { name: 'rtc', kind: KIND_RTC, ports: [PORT_RTC, PORT_RTC + 1] },
-  { name: 'acpi-pm', kind: KIND_ACPI_PM, ports: [PORT_ACPI_PM, PORT_ACPI_PM + 2] },
-  { name: 'pvpanic', kind: KIND_PVPANIC, ports: [PORT_PVPANIC, PORT_PVPANIC] },
+  {
+    name: 'serial',
+    kind: KIND_SERIAL,
+    ports: [PORT_SERIAL, PORT_SERIAL + 7],
+    rights: SERIAL_RIGHTS,
+    pin: SERIAL_PIN,
+  },
+  {
+    name: 'i8042',
+    kind: KIND_I8042,
+    ports: [PORT_I8042_DATA, PORT_I8042_COMMAND],
+    rights: EFFECT_REBOOT,
+  },
+  { name: 'rtc', kind: KIND_RTC, ports: [PORT_RTC, PORT_RTC + 1], rights: 0 },
+  {
+    name: 'acpi-pm',
+    kind: KIND_ACPI_PM,
+    ports: [PORT_ACPI_PM, PORT_ACPI_PM + 2],
+    rights: EFFECT_POWER_OFF | EFFECT_REBOOT,
+  },
+  {
+    name: 'pvpanic',
+    kind: KIND_PVPANIC,
+    ports: [PORT_PVPANIC, PORT_PVPANIC],
+    rights: EFFECT_PANIC,
+  },
 ];
 
 const BOOT_TIMER_PLAN: PortPlan = {
   name: 'boot-timer',
   kind: KIND_BOOT_TIMER,
   ports: [PORT_BOOT_TIMER, PORT_BOOT_TIMER],
+  rights: EFFECT_MARKER,
 };
 
 const NO_CONFIG = new Uint8Array(0);
@@ -93,16 +128,20 @@ export class Bus {
     return this.windows[Math.floor((address - VIRTIO_MMIO_START) / VIRTIO_MMIO_BYTES)];
   }
 
-  private addDevice(name: string, pin: number, kind: number, config: Uint8Array): Device {
+  private addDevice(
+    place: Pick<DeviceOptions, 'name' | 'pin' | 'rights'>,
+    kind: number,
+    config: Uint8Array,
+  ): Device {
     const { now, onTrap } = this.options;
     const create = () => new Cage(kind, this.memory, config);
-    const device = new Device({ name, pin, create, now, onTrap });
+    const device = new Device({ ...place, create, now, onTrap });
     this.devices.push(device);
     return device;
   }
 
-  private addPorts({ name, kind, ports: [first, last], pin }: PortPlan): void {
-    const device = this.addDevice(name, pin ?? NO_PIN, kind, NO_CONFIG);
+  private addPorts({ name, kind, ports: [first, last], rights, pin = NO_PIN }: PortPlan): void {
+    const device = this.addDevice({ name, pin, rights }, kind, NO_CONFIG);
     const place: Place = { device, base: first };
     if (kind === KIND_RTC) place.prepare = () => this.tellTime(device);
     for (let port = first; port <= last; port++) {
@@ -117,7 +156,8 @@ export class Bus {
     const isDisk = virtio.kind === 'virtio-blk';
     const kind = isDisk ? KIND_VIRTIO_BLK : KIND_VIRTIO_RNG;
     const config = isDisk ? encodeBlkConfig(virtio) : encodeRngConfig();
-    const device = this.addDevice(virtioName(virtio), pin, kind, config);
+    const name = virtioName(virtio);
+    const device = this.addDevice({ name, pin, rights: VIRTIO_RIGHTS }, kind, config);
     const index = (address - VIRTIO_MMIO_START) / VIRTIO_MMIO_BYTES;
     this.windows[index] = { device, base: address };
   }

@@ -21,6 +21,7 @@ const TRAP_WINDOW_MS = 1000;
 export interface DeviceOptions {
   name: string; // as the report and the log show it
   pin: number; // IOAPIC pin, or -1 where the device has no interrupt
+  rights: number; // the EFFECT_* bits its kind of device may answer; others are dropped
   create: () => CageCalls; // a fresh, initialised instance
   now: () => number; // milliseconds, for the trap window only
   onTrap: (device: Device, dead: boolean, reason: string) => void;
@@ -33,6 +34,7 @@ export class Device {
   traps = 0;
   dead = false;
   private readonly options: DeviceOptions;
+  private readonly rights: number;
   private cage: CageCalls;
   private lastTrapMs = Number.NEGATIVE_INFINITY;
   private lostCounts: Record<string, number> = {};
@@ -41,6 +43,7 @@ export class Device {
     this.options = options;
     this.name = options.name;
     this.pin = options.pin;
+    this.rights = options.rights;
     this.cage = options.create();
   }
 
@@ -49,7 +52,7 @@ export class Device {
   read(offset: number, width: number): number {
     if (this.dead) return 0;
     try {
-      return this.cage.read(offset, width);
+      return this.cage.read(offset, width) & this.rights;
     } catch (error) {
       return this.trapped(error);
     }
@@ -58,7 +61,7 @@ export class Device {
   write(offset: number, width: number, value: number): number {
     if (this.dead) return 0;
     try {
-      return this.cage.write(offset, width, value);
+      return this.cage.write(offset, width, value) & this.rights;
     } catch (error) {
       return this.trapped(error);
     }
@@ -67,7 +70,7 @@ export class Device {
   next(queue: number): number {
     if (this.dead) return 0;
     try {
-      return this.cage.next(queue);
+      return this.cage.next(queue) & this.rights;
     } catch (error) {
       return this.trapped(error);
     }
@@ -115,7 +118,7 @@ export class Device {
   private guard(entry: (cage: CageCalls) => number): number {
     if (this.dead) return 0;
     try {
-      return entry(this.cage);
+      return entry(this.cage) & this.rights;
     } catch (error) {
       return this.trapped(error);
     }
@@ -139,7 +142,7 @@ export class Device {
     this.options.onTrap(this, this.dead, reason);
     if (this.dead) return 0;
     this.cage = this.options.create();
-    return this.cage.fail();
+    return this.cage.fail() & this.rights;
   }
 }
 

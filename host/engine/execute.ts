@@ -29,14 +29,13 @@ interface DiskState {
 export class Executor {
   private readonly vm: Vm;
   private readonly disks = new Map<string, DiskState>();
+  private readonly rngs = new Set<string>();
 
   constructor(vm: Vm, virtio: readonly VirtioDevice[]) {
     this.vm = vm;
-    for (const disk of virtio) {
-      if (disk.kind !== 'virtio-blk') continue;
-      const { id, path, readOnly } = disk;
-      const counts = { requests: 0, bytesRead: 0, bytesWritten: 0, errors: 0, lastError: null };
-      this.disks.set(virtioName(disk), { disk, report: { id, path, readOnly, ...counts } });
+    for (const device of virtio) {
+      if (device.kind === 'virtio-blk') this.addDisk(device);
+      else this.rngs.add(virtioName(device));
     }
   }
 
@@ -50,9 +49,17 @@ export class Executor {
     const tag = view.getUint32(REQUEST_TAG, true);
     const state = this.disks.get(device.name);
     if (state) return { tag, ...this.executeDisk(state, kind, record) };
-    if (kind !== REQUEST_KIND_ENTROPY) return { tag, result: RESULT_IOERR, bytes: 0 };
+    if (kind !== REQUEST_KIND_ENTROPY || !this.rngs.has(device.name)) {
+      return { tag, result: RESULT_IOERR, bytes: 0 };
+    }
     const { result, bytes } = this.vm.executeEntropy(record);
     return { tag, result, bytes };
+  }
+
+  private addDisk(disk: DiskDevice): void {
+    const { id, path, readOnly } = disk;
+    const counts = { requests: 0, bytesRead: 0, bytesWritten: 0, errors: 0, lastError: null };
+    this.disks.set(virtioName(disk), { disk, report: { id, path, readOnly, ...counts } });
   }
 
   private executeDisk({ disk, report }: DiskState, kind: number, record: Uint8Array) {

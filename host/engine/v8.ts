@@ -22,6 +22,7 @@ import { EscapeParser, OutputBuffer, PendingInput } from './console.ts';
 import type { Device } from './device.ts';
 import { Executor } from './execute.ts';
 import { loadImage } from './load.ts';
+import { serveQueue } from './serve-queue.ts';
 
 const INPUT_CHUNK_BYTES = 4096;
 const FAREWELL_MS = 100; // for output when a signal ends the run
@@ -223,22 +224,16 @@ class Machine {
     if (effects & EFFECT_PANIC) this.stop ??= stopped('panic', 'told by pvpanic');
   }
 
-  /**
-   * Executes requests until the queue is empty: the guest is stopped, so the ring is finite. None
-   * outlives this call, so EFFECT_CANCEL has nothing to cancel in this engine.
-   */
-  private drain(device: Device, first: number, queue: number): void {
-    let effects = first;
-    while (effects & (EFFECT_REQUEST | EFFECT_MORE)) {
-      if (effects & EFFECT_REQUEST) {
-        const record = device.record();
-        if (!record) return; // the claim was a trap: the device starts anew, without requests
-        const { tag, result, bytes } = this.executor.execute(device, record);
-        this.pulse(device, device.complete(tag, result, bytes));
-      }
-      effects = device.next(queue);
-      this.pulse(device, effects);
-    }
+  /** Serves a queue, and lets signals and Ctrl-A x through while the guest keeps refilling it. */
+  private drain(device: Device, effects: number, queue: number): void {
+    serveQueue(device, effects, queue, {
+      execute: (record) => this.executor.execute(device, record),
+      apply: (more) => this.pulse(device, more),
+      interrupted: () => {
+        this.takeEvents();
+        return this.stop !== null;
+      },
+    });
   }
 
   private pulse(device: Device, effects: number): void {
