@@ -1,4 +1,5 @@
-// npm run bench -- NAME: runs bench/NAME.ts, whose run() prints one table. Without a name: lists them.
+// npm run bench -- NAME: runs bench/NAME.ts, whose run() prints its tables. Without a name: the
+// list of them.
 import { readdirSync, readFileSync } from 'node:fs';
 import { FaradayError } from '../host/errors.ts';
 

@@ -49,8 +49,9 @@ int main(int argc, char **argv) {
     for (int i = 0; i < count; i++) {
       // A text may have begun in what was read before.
       size_t back = strlen(argv[i + 1]) < used ? strlen(argv[i + 1]) : used;
-      if (seen[i] == 0 && memmem(output + used - back, got + back, argv[i + 1], strlen(argv[i + 1])))
-        seen[i] = time;
+      const char *from = output + used - back;
+      const char *text = argv[i + 1];
+      if (seen[i] == 0 && memmem(from, got + back, text, strlen(text))) seen[i] = time;
     }
   }
   int status = 0;

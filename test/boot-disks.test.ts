@@ -68,7 +68,8 @@ while dd if=/dev/vdb of=/dev/null bs=4096 count=1 skip=1024 iflag=direct 2> /tmp
   sleep 0.1
 done
 cat /tmp/error
-dd if=/dev/vdb bs=4096 count=1 iflag=direct 2> /dev/null | grep -q data && echo 'GUEST start readable'
+dd if=/dev/vdb of=/tmp/start bs=4096 count=1 iflag=direct 2> /dev/null
+grep -q data /tmp/start && echo 'GUEST start readable'
 echo 'GUEST goes on'`,
   },
   'full-host': {

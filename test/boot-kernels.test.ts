@@ -87,7 +87,7 @@ test('the stock cloud kernel boots by the 64-bit entry', async () => {
   assert.is(report!.entry, 'linux64');
 });
 
-test('the stock cloud kernel boots as the bzImage of its package, imported on the fly', async () => {
+test('the stock cloud kernel boots as its bzImage, imported on the fly', async () => {
   const { output } = await rootedOnDisk('cloud-bzimage');
   assert.match(output, /GUEST kernel \S*cloud\S* x86_64/);
 });

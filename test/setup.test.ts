@@ -1,4 +1,4 @@
-// The set-up before everything else: what it needs, how it gets it, and what it says when it cannot.
+// The set-up before everything else: what it needs, how it gets it, what it says when it cannot.
 // The system tools it calls are replaced by scripts on a PATH of the test's own, so that nothing is
 // really installed.
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

@@ -1,5 +1,5 @@
-// Faraday's program, as the lab takes it along: a copy, so that nothing that happens to the checkout
-// meanwhile reaches it.
+// Faraday's program, as the lab takes it along: a copy, so that nothing that happens to the
+// checkout meanwhile reaches it.
 import { cpSync } from 'node:fs';
 import { join } from 'node:path';
 import { REPOSITORY } from './cache.ts';

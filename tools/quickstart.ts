@@ -48,7 +48,7 @@ function chooseStore(): void {
   }
 }
 
-/** The name of the stored kernel made of the package `file`, imported where it is not stored yet. */
+/** The name of the stored kernel made of the package `file`, imported where it is not yet. */
 async function kernelFrom(file: string): Promise<string> {
   const known = storedNames().find((name) => storedKernel(name)?.source === basename(file));
   if (known) {

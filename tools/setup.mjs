@@ -1,5 +1,5 @@
-// Runs before `npm test`, `npm run quickstart` and `npm run bench`: brings a fresh clone to the point
-// where they can work, and costs a fraction of a second when it is there already.
+// Runs before `npm test`, `npm run quickstart` and `npm run bench`: brings a fresh clone to the
+// point where they can work, and costs a fraction of a second when it is there already.
 // Plain JavaScript, because nothing is installed yet. Exit 3: this host lacks something; 1: the
 // build failed.
 import { spawn, spawnSync } from 'node:child_process';

@@ -1,5 +1,5 @@
-// What `npm run build` makes of what, and whether it is up to date. build/stamps.json holds for each
-// step the hash of its inputs at its last success: file times say nothing after a checkout.
+// What `npm run build` makes of what, and whether it is up to date. build/stamps.json holds for
+// each step the hash of its inputs at its last success: file times say nothing after a checkout.
 // Plain JavaScript, because tools/setup.mjs asks before anything is installed.
 import { createHash } from 'node:crypto';
 import {
@@ -72,7 +72,7 @@ function readStamps() {
   }
 }
 
-/** @returns {StepName[]} the steps whose output is missing or made of other inputs, in build order */
+/** @returns {StepName[]} steps whose output is missing or made of other inputs, in build order */
 export function staleSteps() {
   const stamps = readStamps();
   const names = /** @type {StepName[]} */ (Object.keys(STEPS));

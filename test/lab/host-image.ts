@@ -1,9 +1,9 @@
 // The emulated host's kernel and initramfs, made once from the distribution's generic kernel.
 //
 // In the cache's folder lab/:
-// kernel/vmlinux        the kernel, extracted: QEMU enters it by PVH, and the emulated CPU is spared
-//                       the decompression, which would take it some three seconds
-// initramfs-RECIPE/     an archive of busybox, the modules below and host-boot.sh as /init
+// kernel/vmlinux      the kernel, extracted: QEMU enters it by PVH, and the emulated CPU is spared
+//                     the decompression, which would take it some three seconds
+// initramfs-RECIPE/   an archive of busybox, the modules below and host-boot.sh as /init
 import { createHash } from 'node:crypto';
 import {
   chmodSync,

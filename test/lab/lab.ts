@@ -41,7 +41,7 @@ export interface LabResult {
   kernelLog: string; // the emulated host's last kernel messages
 }
 
-const START_SECONDS = 90; // to the command's first instruction; some three seconds on an idle machine
+const START_SECONDS = 90; // to the command's start; some three on an idle machine
 const GRACE_SECONDS = 30; // the emulated host stops a command at its limit; then we stop the host
 const LOG_LINES = 12;
 const ATTEMPTS = 2;

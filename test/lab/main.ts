@@ -1,4 +1,4 @@
-// npm run lab -- [--memory MIB] [--cpus N] [--timeout S] [--work FOLDER] [--input FILE] -- COMMAND...
+// npm run lab -- [FLAGS] COMMAND...: see USAGE.
 // Runs COMMAND in the nested lab and ends with its exit status (docs/lab.md).
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
@@ -29,7 +29,7 @@ function readInput(path: string): Buffer {
   }
 }
 
-/** Where the command begins: after `--` or with the first word that is no flag and no flag's value. */
+/** Where the command begins: after `--`, or with the first word that belongs to no flag. */
 function commandIndex(args: string[]): number {
   let index = 0;
   while (args[index]?.startsWith('--') && args[index] !== '--') {

@@ -48,8 +48,8 @@ poweroff -f
 `;
 
 /**
- * A store with the distribution's two kernels, imported by this build of Faraday. The folder is named
- * after all that goes into it.
+ * A store with the distribution's two kernels, imported by this build of Faraday. The folder is
+ * named after all that goes into it.
  */
 async function kernelStore(): Promise<string> {
   const [cloud] = await kernelPackages('cloud');
@@ -138,8 +138,9 @@ async function runScenarios(
 }
 
 /**
- * Returns a function that gives a scenario's outcome. Its first call runs all scenarios of the group
- * in one run of the lab; it throws when the lab has no result. `files` go into the guests' root disk.
+ * Returns a function that gives a scenario's outcome. Its first call runs all scenarios of the
+ * group in one run of the lab; it throws when the lab has no result. `files` go into the guests'
+ * root disk.
  */
 export function outcomesOf(
   group: string,
