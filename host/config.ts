@@ -1,8 +1,8 @@
 // What a run needs, validated once at the edge into one frozen object: below it types are trusted.
 // Flags and the JSON file of --config use the same names; a flag wins over the file.
-import { readFileSync } from 'node:fs';
 import { FaradayError } from './errors.ts';
 import { formatSize, parseSize } from './size.ts';
+import { readSmallFile } from './small-file.ts';
 import { nearest } from './suggest.ts';
 
 export const MEMORY_MIN_BYTES = 16 * 2 ** 20;
@@ -35,6 +35,7 @@ export interface RunConfig {
   netBackend: (typeof NET_BACKENDS)[number];
   logLevel: (typeof LOG_LEVELS)[number];
   report?: string;
+  configFile?: string; // where settings were read from
 }
 
 /** The raw settings, by the name they have on the command line without its dashes. */
@@ -99,7 +100,7 @@ export function parseDiskFlag(text: string): RawSettings {
   for (const part of splitCommas(text)) {
     const at = part.indexOf('=');
     const key = at < 0 ? part : part.slice(0, at);
-    if (!(key in DISK_KEYS)) {
+    if (!Object.hasOwn(DISK_KEYS, key)) {
       const hint = at < 0 && Object.keys(disk).length === 0 ? `; write path=${part}` : '';
       throw usage(`--disk option '${key}' is unknown; known are path=, ro, id=${hint}`);
     }
@@ -108,10 +109,17 @@ export function parseDiskFlag(text: string): RawSettings {
         `--disk option '${part}' is malformed; write ${key === 'ro' ? 'ro' : `${key}=VALUE`}`,
       );
     }
-    if (key in disk) throw usage(`--disk names '${key}' twice`);
+    if (Object.hasOwn(disk, key)) throw usage(`--disk names '${key}' twice`);
     disk[key] = at < 0 ? true : part.slice(at + 1);
   }
   return disk;
+}
+
+/** A value of a configuration file for a message: a list or an object may hold anything. */
+function shown(value: unknown): string {
+  if (Array.isArray(value)) return 'a list';
+  if (typeof value === 'object' && value !== null) return 'an object';
+  return JSON.stringify(value);
 }
 
 function checkDisk(field: string, value: unknown): void {
@@ -120,18 +128,17 @@ function checkDisk(field: string, value: unknown): void {
     throw usage(`${field} must be a path or an object such as {"path": "disk.img", "ro": true}`);
   }
   for (const [key, item] of Object.entries(value)) {
-    if (!(key in DISK_KEYS)) throw unknownKey(field, key, Object.keys(DISK_KEYS));
+    if (!Object.hasOwn(DISK_KEYS, key)) throw unknownKey(field, key, Object.keys(DISK_KEYS));
     if (typeof item !== DISK_KEYS[key]) {
-      throw usage(`${field}: '${key}' must be a ${DISK_KEYS[key]}, not ${JSON.stringify(item)}`);
+      throw usage(`${field}: '${key}' must be a ${DISK_KEYS[key]}, not ${shown(item)}`);
     }
   }
 }
 
 function checkSetting(field: string, kind: Kind, value: unknown): void {
-  const shown = JSON.stringify(value);
   if (kind === 'disk') return checkDisk(field, value);
   if (kind === 'disks') {
-    if (!Array.isArray(value)) throw usage(`${field} must be a list of disks, not ${shown}`);
+    if (!Array.isArray(value)) throw usage(`${field} must be a list of disks, not ${shown(value)}`);
     return value.forEach((item, i) => {
       checkDisk(`${field}[${i}]`, item);
     });
@@ -139,18 +146,26 @@ function checkSetting(field: string, kind: Kind, value: unknown): void {
   const fits = kind === 'integer' ? Number.isInteger(value) : typeof value === kind;
   if (!fits)
     throw usage(
-      `${field} must be ${kind === 'integer' ? 'a whole number' : `a ${kind}`}, not ${shown}`,
+      `${field} must be ${kind === 'integer' ? 'a whole number' : `a ${kind}`}, not ${shown(value)}`,
     );
+}
+
+function configText(path: string): string {
+  let text: string | null;
+  try {
+    text = readSmallFile(path);
+  } catch (error) {
+    throw usage(`--config '${path}' cannot be read (${(error as NodeJS.ErrnoException).code})`);
+  }
+  if (text === null)
+    throw usage(`--config '${path}' is no file of at most 1 MiB; name a JSON file`);
+  if (text === '') throw usage(`--config '${path}' is empty; write one JSON object into it`);
+  return text.replace(/^\ufeff/, ''); // the mark some editors put at the start
 }
 
 /** Reads and type-checks the file of --config. */
 export function readConfigFile(path: string): RawSettings {
-  let text: string;
-  try {
-    text = readFileSync(path, 'utf8');
-  } catch (error) {
-    throw usage(`--config '${path}' cannot be read (${(error as NodeJS.ErrnoException).code})`);
-  }
+  const text = configText(path);
   let parsed: unknown;
   try {
     parsed = JSON.parse(text);
@@ -235,7 +250,7 @@ function optionalText(settings: RawSettings, key: string): string | undefined {
 }
 
 /** Turns checked raw settings into the configuration everything below trusts. */
-export function toRunConfig(settings: RawSettings): Readonly<RunConfig> {
+export function toRunConfig(settings: RawSettings, configFile?: string): Readonly<RunConfig> {
   if (settings.kernel === undefined) {
     throw usage(
       "--kernel is missing; name a vmlinux, a bzImage or a stored kernel ('faraday kernel list')",
@@ -260,5 +275,6 @@ export function toRunConfig(settings: RawSettings): Readonly<RunConfig> {
     netBackend: oneOf('--net-backend', (settings['net-backend'] as string) ?? 'none', NET_BACKENDS),
     logLevel: oneOf('--log-level', (settings['log-level'] as string) ?? 'warn', LOG_LEVELS),
     report: optionalText(settings, 'report'),
+    configFile,
   });
 }

@@ -25,14 +25,15 @@ function badDisk(path: string, finding: string): FaradayError {
 }
 
 function describeErrno(code: string | undefined, readOnly: boolean): string {
-  if (code === 'ENOENT') return 'does not exist';
+  if (code === 'ENOENT' || code === 'ENOTDIR') return 'does not exist';
+  if (code === 'ELOOP') return 'is a symbolic link that leads round in a circle';
   if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS') {
     return readOnly
       ? 'may not be read by this user'
       : 'may not be written by this user; add ,ro to attach it read-only';
   }
   if (code === 'ETXTBSY') return 'is a running program or a swap file';
-  return `cannot be opened (${code ?? 'unknown error'})`;
+  return `cannot be used (${code ?? 'unknown error'})`;
 }
 
 /** A block device's size stands in sysfs, in sectors; stat() shows 0. */
@@ -73,19 +74,25 @@ function checkOpen({ path, readOnly }: DiskConfig, fd: number): number {
   return capacityBytes;
 }
 
-function openOne(config: DiskConfig): OpenDisk {
-  const { path, readOnly } = config;
-  let fd: number;
+/** Runs `action` on a disk; an error of the system becomes one of the disk. */
+function onDisk<T>({ path, readOnly }: DiskConfig, action: () => T): T {
   try {
-    // The kind is checked before opening too: opening a FIFO or a device node can block or act.
-    checkKind(path, statSync(path));
-    fd = openSync(path, (readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK);
+    return action();
   } catch (error) {
-    if (error instanceof FaradayError) throw error;
-    throw badDisk(path, describeErrno((error as NodeJS.ErrnoException).code, readOnly));
+    const { code, syscall } = error as NodeJS.ErrnoException;
+    if (syscall === undefined) throw error;
+    throw badDisk(path, describeErrno(code, readOnly));
   }
+}
+
+function openOne(config: DiskConfig, stats: Stats): OpenDisk {
+  const { path, readOnly } = config;
+  // The kind is checked before opening too: opening a FIFO or a device node can block or act.
+  checkKind(path, stats);
+  const flags = (readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK;
+  const fd = onDisk(config, () => openSync(path, flags));
   try {
-    return { ...config, fd, capacityBytes: checkOpen(config, fd) };
+    return { ...config, fd, capacityBytes: onDisk(config, () => checkOpen(config, fd)) };
   } catch (error) {
     closeSync(fd);
     throw error;
@@ -99,12 +106,11 @@ export function openDisks(configs: readonly DiskConfig[]): OpenDisk[] {
   try {
     for (const config of configs) {
       // Both the given-twice check and the lock go by inode: two names of one file are one disk.
-      const stats = statSync(config.path, { throwIfNoEntry: false });
-      const inode = stats && `${stats.dev}:${stats.ino}`;
-      if (inode && seen.has(inode))
-        throw badDisk(config.path, 'is given twice; attach each disk once');
-      if (inode) seen.add(inode);
-      open.push(openOne(config));
+      const stats = onDisk(config, () => statSync(config.path));
+      const inode = `${stats.dev}:${stats.ino}`;
+      if (seen.has(inode)) throw badDisk(config.path, 'is given twice; attach each disk once');
+      seen.add(inode);
+      open.push(openOne(config, stats));
     }
   } catch (error) {
     closeDisks(open);
@@ -120,6 +126,6 @@ export function closeDisks(disks: readonly OpenDisk[]): void {
 /** The first bytes of a disk, for finding out its file system. */
 export function readHead(disk: OpenDisk, lengthBytes: number): Uint8Array {
   const head = new Uint8Array(Math.min(lengthBytes, disk.capacityBytes));
-  const read = readSync(disk.fd, head, 0, head.length, 0);
+  const read = onDisk(disk, () => readSync(disk.fd, head, 0, head.length, 0));
   return head.subarray(0, read);
 }

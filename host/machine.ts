@@ -149,11 +149,17 @@ function describeCrash(result: EngineResult): string {
   return `the guest crashed: ${what}${at}; --report FILE shows registers and instruction bytes`;
 }
 
+/** The files a run is made of. */
+function inputsOf({ kernel, initrd, disks, configFile }: RunConfig): string[] {
+  const files = [kernel, initrd, configFile, ...disks.map(({ path }) => path)];
+  return files.filter((path) => path !== undefined);
+}
+
 /** Runs one guest from start to end. Returns the exit code; throws FaradayError before a start. */
 export async function runMachine(config: RunConfig, log: Log): Promise<number> {
-  if (config.report) checkReportPath(config.report);
   const disks = openDisks(config.disks);
   try {
+    if (config.report) checkReportPath(config.report, inputsOf(config));
     const image = await compose(config, disks);
     const memory = formatSize(config.memoryBytes);
     log('info', `starting ${config.kernel} (${image.entry}), ${memory}, engine ${config.engine}`);
@@ -165,9 +171,10 @@ export async function runMachine(config: RunConfig, log: Log): Promise<number> {
       unixSeconds: () => Math.floor(Date.now() / 1000),
     });
     const code = exitCode(result);
-    if (config.report) writeReport(config.report, toReport(config, image, result));
     if (code === EXIT_GUEST) log('error', describeCrash(result));
-    else log('info', `ended by ${result.cause} after ${result.endMs.toFixed(0)} ms`);
+    if (config.report) writeReport(config.report, toReport(config, image, result));
+    if (code !== EXIT_GUEST)
+      log('info', `ended by ${result.cause} after ${result.endMs.toFixed(0)} ms`);
     return code;
   } catch (error) {
     throw explainNative(error, config);

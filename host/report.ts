@@ -1,6 +1,18 @@
 // The run report (--report FILE): what happened, as JSON for scripts. docs/cli.md lists its fields.
-import { accessSync, constants, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import {
+  accessSync,
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  type Stats,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
 import { FaradayError } from './errors.ts';
 
 export const REPORT_SCHEMA_VERSION = 1;
@@ -47,30 +59,76 @@ function badReport(path: string, finding: string): FaradayError {
   return new FaradayError('bad-usage', `--report '${path}' ${finding}`);
 }
 
-/** Fails before the guest starts where the report could not be written after it. */
-export function checkReportPath(path: string): void {
-  const stats = statSync(path, { throwIfNoEntry: false });
+function unwritable(path: string, error: unknown): FaradayError {
+  return badReport(path, `cannot be written (${(error as NodeJS.ErrnoException).code})`);
+}
+
+function statsOf(path: string): Stats | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch (error) {
+    throw unwritable(path, error);
+  }
+}
+
+const isSame = (one: Stats, other: Stats): boolean =>
+  one.dev === other.dev && one.ino === other.ino;
+
+/**
+ * Fails before the guest starts where the report could not be written after it, or would replace
+ * one of `inputs`, the files the run is made of.
+ */
+export function checkReportPath(path: string, inputs: readonly string[]): void {
+  const stats = statsOf(path);
   if (stats?.isDirectory()) throw badReport(path, 'is a directory; name a file');
+  for (const input of inputs) {
+    const other = stats && statSync(input, { throwIfNoEntry: false });
+    if (!other || !isSame(stats, other)) continue;
+    throw badReport(path, `would overwrite '${input}', which this run reads; name another file`);
+  }
   const target = stats && !stats.isFile() ? path : dirname(path);
   try {
     accessSync(target, constants.W_OK);
     if (stats?.isFile()) accessSync(path, constants.W_OK);
   } catch (error) {
-    throw badReport(path, `cannot be written (${(error as NodeJS.ErrnoException).code})`);
+    throw unwritable(path, error);
+  }
+}
+
+/** Renames a finished file to the place: nobody ever reads half a report. */
+function replaceFile(path: string, text: string): void {
+  const temporary = join(dirname(path), `.faraday-report-${process.pid}.tmp`);
+  try {
+    writeFileSync(temporary, text, { flag: 'wx' });
+    renameSync(temporary, path);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  }
+}
+
+function writeThrough(path: string, text: string): void {
+  // O_NONBLOCK fails for a FIFO that nobody reads, where a plain open would wait for ever.
+  const probe = openSync(path, constants.O_WRONLY | constants.O_NONBLOCK);
+  try {
+    writeFileSync(path, text);
+  } finally {
+    closeSync(probe);
   }
 }
 
 /** Writes the report whole or not at all; a pipe or device is written to directly. */
 export function writeReport(path: string, report: RunReport): void {
   const text = `${JSON.stringify(report, null, 2)}\n`;
-  const stats = statSync(path, { throwIfNoEntry: false });
-  const temporary = `${path}.${process.pid}.tmp`;
+  const stats = statsOf(path);
   try {
-    if (stats && !stats.isFile()) return writeFileSync(path, text);
-    writeFileSync(temporary, text);
-    renameSync(temporary, path);
+    // '/dev/stdout' and the like: the file behind it goes on being written to by its descriptor.
+    const open = stats && [1, 2].find((fd) => isSame(fstatSync(fd), stats));
+    if (open !== undefined) writeFileSync(open, text);
+    else if (stats && !stats.isFile()) writeThrough(path, text);
+    else replaceFile(stats ? realpathSync(path) : path, text); // a link goes on being one
   } catch (error) {
-    rmSync(temporary, { force: true });
-    throw badReport(path, `cannot be written (${(error as NodeJS.ErrnoException).code})`);
+    const { code } = error as NodeJS.ErrnoException;
+    throw code === 'ENXIO' ? badReport(path, 'is a pipe nobody reads') : unwritable(path, error);
   }
 }

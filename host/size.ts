@@ -21,7 +21,10 @@ export function parseSize(field: string, text: string): number {
     );
   }
   const bytes = Number(match[1]) * UNIT_BYTES[match[2].toUpperCase()];
-  if (!Number.isSafeInteger(bytes)) {
+  if (bytes > Number.MAX_SAFE_INTEGER) {
+    throw new FaradayError('bad-usage', `${field} '${text}' is more than any host has; use less`);
+  }
+  if (!Number.isInteger(bytes)) {
     throw new FaradayError('bad-usage', `${field} '${text}' is not a whole number of bytes`);
   }
   return bytes;

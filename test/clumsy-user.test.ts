@@ -2,7 +2,7 @@
 // paths that lead nowhere, files which would never end. Never a stack trace, never a wait for
 // ever. test/cli.test.ts has the ordinary mistakes.
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { linkSync, lstatSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
@@ -23,7 +23,7 @@ function file(name: string, bytes: Uint8Array | string): string {
   return path;
 }
 
-file('hello', tinyKernel(print('hello\r\n'), POWER_OFF, IDLE_FOR_EVER));
+const hello = file('hello', tinyKernel(print('hello\r\n'), POWER_OFF, IDLE_FOR_EVER));
 const idle = file('idle', tinyKernel(print('$ '), IDLE_FOR_EVER));
 
 interface Outcome {
@@ -145,6 +145,88 @@ kvmTest('too few descriptors are the fault of the host, with what to do', () => 
     [ $status = 0 ] || { echo $status >&2; break; }
   done`);
   assert.match(stderr, /^faraday: [^\n]+ \(EMFILE\); [^\n]+ulimit[^\n]+\n3\n$/);
+});
+
+// --- Paths that lead nowhere, files that never end ----------------------------------------------
+
+spawned('bash', ['-c', 'mkfifo fifo; ln -s loop loop; mkdir folder; ln -s report link']);
+const BAD_PATHS = ['loop', 'fifo', 'folder', 'hello/x', 'x'.repeat(5000), '/dev/zero', ''];
+
+for (const flag of ['--kernel', '--initrd', '--rootfs', '--config']) {
+  test(`${flag} refuses every path that leads to no file`, () => {
+    for (const path of BAD_PATHS) {
+      const args = flag === '--kernel' ? [] : ['--kernel', hello];
+      assert.match(refusal([...args, flag, path]), /./);
+    }
+  });
+}
+
+test('a configuration file may come through a pipe', () => {
+  const { status, stderr } = shell(`faraday --config <(sleep 0.3; echo '{"kernel": "nowhere"}')`);
+  assert.is(status, 2);
+  assert.match(stderr, /kernel nowhere: no such file/);
+});
+
+test('a configuration file of hostile shape is refused', () => {
+  const deep = `${'['.repeat(200_000)}${']'.repeat(200_000)}`;
+  assert.match(refusal(['--config', file('deep', `{"kernel": ${deep}}`)]), /not a list/);
+  const disk = '{"kernel": "k", "disk": [{"path": {"a": 1}}]}';
+  assert.match(refusal(['--config', file('disk', disk)]), /'path' must be a string, not an object/);
+  const inherited = '{"kernel": "k", "disk": [{"constructor": "a"}]}';
+  assert.match(refusal(['--config', file('inherited', inherited)]), /unknown key 'constructor'/);
+  assert.match(refusal(['--config', file('big', ' '.repeat(2 ** 20 + 1))]), /at most 1 MiB/);
+  assert.match(refusal(['--config', file('marked', '\ufeff{}')]), /--kernel is missing/);
+});
+
+test('--disk knows no option by inheritance', () => {
+  for (const word of ['constructor=x', '__proto__=x', 'toString', 'hasOwnProperty']) {
+    assert.match(refusal(['--kernel', hello, '--disk', word]), /is unknown; known are path=/);
+  }
+});
+
+test('memory past any number of bytes is said to be too much', () => {
+  for (const size of ['99999999T', `${'9'.repeat(400)}G`]) {
+    assert.match(refusal(['--kernel', hello, '--memory', size]), /more than any host has/);
+  }
+});
+
+// --- Reports ------------------------------------------------------------------------------------
+
+test('a report replaces none of the files the run is made of', () => {
+  const files = { kernel: hello, disk: file('d.img', 'x'.repeat(512)), initrd: file('i', 'i') };
+  const config = file('c.json', JSON.stringify({ ...files, disk: [files.disk] }));
+  for (const [name, path] of Object.entries({ ...files, config })) {
+    const before = readFileSync(path);
+    linkSync(path, join(folder, `${name}-link`));
+    const message = refusal(['--config', config, '--report', `${name}-link`]);
+    assert.match(message, /--report '[a-z]+-link' would overwrite '/);
+    assert.equal(readFileSync(path), before);
+  }
+});
+
+kvmTest('a report goes through a link, to standard output, or under a name of any length', () => {
+  assert.is(faraday(['--kernel', hello, '--report', file('report', '')]).status, 0);
+  writeFileSync(join(folder, 'report'), '');
+  assert.is(faraday(['--kernel', hello, '--report', 'link']).status, 0);
+  assert.match(readFileSync(join(folder, 'report'), 'latin1'), /power-off/);
+  assert.ok(lstatSync(join(folder, 'link')).isSymbolicLink());
+  assert.is(shell('faraday --kernel hello --report /dev/stdout > both').status, 0);
+  assert.match(readFileSync(join(folder, 'both'), 'latin1'), /^hello\r\n\{\n[\s\S]*power-off/);
+  assert.is(faraday(['--kernel', hello, '--report', 'r'.repeat(255)]).status, 0);
+});
+
+kvmTest('a report into a pipe nobody reads is refused after the run, without waiting', () => {
+  const { status, stderr } = faraday(['--kernel', hello, '--report', 'fifo']);
+  assert.is(status, 2);
+  assert.match(stderr, /^faraday: --report 'fifo' is a pipe nobody reads\n$/);
+  const read = shell('cat fifo & faraday --kernel hello --report fifo; wait');
+  assert.match(read.stdout, /power-off/);
+});
+
+test('a report to a path that leads nowhere is refused before the run', () => {
+  for (const path of ['loop', 'hello/x', 'x'.repeat(256), 'x'.repeat(5000), 'none/report']) {
+    assert.match(refusal(['--kernel', hello, '--report', path]), /cannot be written \(E[A-Z]+\)/);
+  }
 });
 
 test.run();

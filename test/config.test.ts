@@ -75,6 +75,10 @@ test('memory sizes take binary units and no others', () => {
   );
   assert.match(
     refusal(() => parseSize('--memory', '99999999999999999T')),
+    /more than any host has/,
+  );
+  assert.match(
+    refusal(() => parseSize('--memory', '16.001M')),
     /whole number of bytes/,
   );
   assert.is(formatSize(3 * 2 ** 30), '3G');

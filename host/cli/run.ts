@@ -41,7 +41,7 @@ export const runCommand = new Command('run')
   .action(async (_options: unknown, command: Command) => {
     const { config: configFile, ...flags } = settingsOf(command);
     const file = configFile === undefined ? {} : readConfigFile(configFile as string);
-    const config = toRunConfig({ ...file, ...flags });
+    const config = toRunConfig({ ...file, ...flags }, configFile as string | undefined);
     process.exitCode = await runMachine(config, createLog(config.logLevel));
   });
 
