@@ -144,10 +144,8 @@ function checkSetting(field: string, kind: Kind, value: unknown): void {
     });
   }
   const fits = kind === 'integer' ? Number.isInteger(value) : typeof value === kind;
-  if (!fits)
-    throw usage(
-      `${field} must be ${kind === 'integer' ? 'a whole number' : `a ${kind}`}, not ${shown(value)}`,
-    );
+  const wanted = kind === 'integer' ? 'a whole number' : `a ${kind}`;
+  if (!fits) throw usage(`${field} must be ${wanted}, not ${shown(value)}`);
 }
 
 function configText(path: string): string {
