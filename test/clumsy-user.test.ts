@@ -2,12 +2,21 @@
 // paths that lead nowhere, files which would never end. Never a stack trace, never a wait for
 // ever. test/cli.test.ts has the ordinary mistakes.
 import { spawnSync } from 'node:child_process';
-import { linkSync, lstatSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  linkSync,
+  lstatSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { kvmTest } from './bare-metal.ts';
+import { vmlinux } from './fake-kernel.ts';
 import { IDLE_FOR_EVER, POWER_OFF, print, tinyKernel } from './tiny-kernel.ts';
 
 const FARADAY = new URL('../bin/faraday.js', import.meta.url).pathname;
@@ -227,6 +236,50 @@ test('a report to a path that leads nowhere is refused before the run', () => {
   for (const path of ['loop', 'hello/x', 'x'.repeat(256), 'x'.repeat(5000), 'none/report']) {
     assert.match(refusal(['--kernel', hello, '--report', path]), /cannot be written \(E[A-Z]+\)/);
   }
+});
+
+// --- The store, the cache and what lies beside a kernel -----------------------------------------
+
+const TRACES = ['virtio-mmio', 'virtio_blk', 'ext4_inode_cache'];
+const stock = file('vmlinux', vmlinux(TRACES));
+
+test('a kernel file larger than a buffer can be is imported', () => {
+  const path = file('debuggable', vmlinux(TRACES));
+  truncateSync(path, 2 ** 31 + 4096);
+  const { status, stderr } = faraday(['kernel', 'import', path, '--name', 'debuggable']);
+  assert.is(status, 0, stderr);
+});
+
+test('a store or cache that cannot be made is the fault of the host, at once', () => {
+  for (const place of ['/proc/none', '/dev/null', join(folder, 'loop')]) {
+    const imported = faraday(['kernel', 'import', stock], { XDG_DATA_HOME: place });
+    assert.is(imported.status, 3, imported.stderr);
+    assert.match(imported.stderr, /^faraday: [^\n]+ cannot be written to \(E[A-Z]+\); [^\n]+\n$/);
+  }
+});
+
+test('a configuration beside a kernel that cannot be read is as good as none', () => {
+  shell('mkdir beside; cp vmlinux beside; ln -s config beside/config');
+  assert.match(refusal(['--kernel', 'beside/vmlinux']), /has nothing to boot into/);
+});
+
+test('a stored kernel whose meta data is a pipe is damaged, not waited for', () => {
+  shell('mkdir -p store/faraday/kernels/odd; mkfifo store/faraday/kernels/odd/meta.json');
+  const { status, stdout } = faraday(['kernel', 'list'], { XDG_DATA_HOME: join(folder, 'store') });
+  assert.is(status, 0);
+  assert.match(stdout, /^odd +damaged/);
+});
+
+test('a package whose boot folder is a link offers no kernel of this host', () => {
+  const { status, stderr } = shell(`
+    mkdir -p host-boot package/DEBIAN; cp vmlinux host-boot/vmlinuz-6.1
+    ln -s "$PWD/host-boot" package/boot
+    printf '%s\\n' 'Package: linux-image-odd' 'Version: 1' 'Architecture: amd64' \\
+      'Maintainer: M <m@example.org>' 'Description: odd' > package/DEBIAN/control
+    dpkg-deb --root-owner-group -Znone -b package odd.deb > /dev/null || exit
+    faraday kernel import odd.deb`);
+  assert.is(status, 2);
+  assert.match(stderr, /^faraday: package odd\.deb: holds no kernel [^\n]+\n$/);
 });
 
 test.run();

@@ -69,7 +69,9 @@ function findKernel(path: string, folder: string): string {
   const boot = join(folder, 'boot');
   let names: string[] = [];
   try {
-    names = readdirSync(boot).filter((name) => /^vmlinu[xz]-/.test(name));
+    // A link could lead to the kernels of this host.
+    const inside = lstatSync(boot).isDirectory() ? readdirSync(boot) : [];
+    names = inside.filter((name) => /^vmlinu[xz]-/.test(name));
   } catch {
     // no boot folder: said below
   }

@@ -1,8 +1,9 @@
 // From a kernel image to the ELF file inside it, and what is worth knowing of it. Done once for
 // each image: the results are cached by the image's content.
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
+import { createReadStream, existsSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
 import { readBzImage } from '../boot/bzimage.ts';
 import { fileError, type InputFile, inputOf, withInput } from '../boot/file.ts';
 import { MIB } from '../boot/layout.ts';
@@ -31,6 +32,13 @@ export interface PlainKernel {
 export function sha256(...parts: (Uint8Array | string)[]): string {
   const hash = createHash('sha256');
   for (const part of parts) hash.update(part);
+  return hash.digest('hex');
+}
+
+/** The same of a file of any size: one with debug information is larger than a buffer can be. */
+export async function sha256OfFile(path: string, signal?: AbortSignal): Promise<string> {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(path), hash, { signal });
   return hash.digest('hex');
 }
 
@@ -68,17 +76,25 @@ const kernelOf = (bytes: Buffer, path: string): InputFile => {
   return inputOf(bytes, path, 'kernel', 'bad-kernel');
 };
 
+/** A text that helps where it can be read. */
+function optionalText(path: string): string | null {
+  try {
+    const status = statSync(path);
+    const isUsable = status.isFile() && status.size <= CONFIG_BYTES_MAX;
+    return isUsable ? readFileSync(path, 'utf8') : null;
+  } catch {
+    return null;
+  }
+}
+
 /** The configuration beside a kernel: config-VERSION next to vmlinuz-VERSION, or .config. */
 function configBeside(kernelPath: string): string | null {
   const [, version] = /^(?:vmlinuz|vmlinux|bzImage)-(.+)$/.exec(basename(kernelPath)) ?? [];
   const names = version ? [`config-${version}`] : ['config', '.config'];
   for (const name of names) {
-    const path = join(dirname(kernelPath), name);
-    const status = statSync(path, { throwIfNoEntry: false });
-    if (!status?.isFile() || status.size > CONFIG_BYTES_MAX) continue;
-    const text = readFileSync(path, 'utf8');
+    const text = optionalText(join(dirname(kernelPath), name));
     // A file of this name may be anything: only the configuration of a 64-bit x86 kernel counts.
-    if (/^CONFIG_X86_64=y$/m.test(text)) return text;
+    if (text !== null && /^CONFIG_X86_64=y$/m.test(text)) return text;
   }
   return null;
 }

@@ -11,7 +11,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { homedir } from 'node:os';
-import { isAbsolute, join } from 'node:path';
+import { dirname, isAbsolute, join } from 'node:path';
 import { FaradayError } from '../errors.ts';
 
 function base(variable: string, fallback: string): string {
@@ -51,6 +51,19 @@ function sweep(parent: string): void {
   }
 }
 
+/** Like mkdir -p. Node's own recursion never ends where a folder can be neither found nor made. */
+function makeFolder(path: string): void {
+  try {
+    mkdirSync(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST') return; // or a file: found out by whoever uses it
+    if (code !== 'ENOENT' || dirname(path) === path) throw error;
+    makeFolder(dirname(path));
+    mkdirSync(path);
+  }
+}
+
 /**
  * Runs `use` with a fresh folder inside `parent` and removes what is left of it in any case.
  * Renaming out of it to a place in `parent` is atomic. Throws FaradayError('host').
@@ -61,7 +74,7 @@ export async function withTemporaryFolder<T>(
 ): Promise<T> {
   let folder: string;
   try {
-    mkdirSync(parent, { recursive: true });
+    makeFolder(parent);
     sweep(parent);
     folder = mkdtempSync(join(parent, `.tmp-${process.pid}-`));
   } catch (error) {

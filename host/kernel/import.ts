@@ -1,12 +1,12 @@
 // Importing a kernel: into the store by name, or on the fly into the cache.
-import { existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { withInput } from '../boot/file.ts';
 import { type FilesystemType, SNIFF_BYTES } from '../boot/sniff.ts';
 import { FaradayError } from '../errors.ts';
 import { guestInit } from '../guest-init.ts';
 import { unpackPackage } from './deb.ts';
-import { type Extracted, extractKernel, plainKernel, sha256 } from './extract.ts';
+import { type Extracted, extractKernel, plainKernel, sha256, sha256OfFile } from './extract.ts';
 import { cacheFolder, publish, storeFolder, withTemporaryFolder, writeDurably } from './folders.ts';
 import { bootInitramfs } from './initramfs.ts';
 import type { KernelTraits } from './inspect.ts';
@@ -124,7 +124,7 @@ export async function importKernel(options: ImportOptions): Promise<KernelEntry>
       name,
       version: traits.version,
       source: basename(source),
-      sourceSha256: sha256(readFileSync(source)),
+      sourceSha256: await sha256OfFile(source, signal),
       modules: modules.map((module) => module.name),
       filesystems,
       traits,

@@ -44,7 +44,8 @@ export function checkKernelName(name: string): void {
 
 function readMeta(path: string): StoredKernel | null {
   try {
-    if (statSync(path).size > META_BYTES_MAX) return null;
+    const status = statSync(path);
+    if (!status.isFile() || status.size > META_BYTES_MAX) return null;
     const meta = JSON.parse(readFileSync(path, 'utf8')) as StoredKernel;
     const lists = [meta.modules, meta.filesystems, meta.traits?.builtIn];
     return meta.metaVersion === META_VERSION && lists.every(Array.isArray) ? meta : null;
