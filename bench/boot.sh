@@ -16,8 +16,10 @@ faraday() { # MORE PARAMETERS
 }
 
 microvm() {
-  watch qemu-system-x86_64 -M microvm,acpi=on -accel kvm -cpu host -m 128M -smp 1 -nodefaults \
-    -no-user-config -display none -no-reboot -serial stdio -kernel vmlinux -initrd initramfs \
+  # Without the PIC and the PIT it starts faster than with its defaults: this is QEMU at its best.
+  watch qemu-system-x86_64 -M microvm,acpi=on,pic=off,pit=off,rtc=on -accel kvm -cpu host \
+    -m 128M -smp 1 -nodefaults -no-user-config -display none -no-reboot -serial stdio \
+    -kernel vmlinux -initrd initramfs \
     -append "$cmdline $1"
 }
 
