@@ -158,7 +158,8 @@ export interface Shim {
   lockFile(fd: number, exclusive: boolean): boolean;
   /**
    * Puts the terminal in raw mode, remembers how it was; restored at exit and on abort too, and raw
-   * again when a stopped process continues. ENOTTY; EBUSY while another terminal is raw.
+   * again when a stopped process continues. A background job stops until it is in the foreground.
+   * ENOTTY; EIO: continued in the background; EBUSY while another terminal is raw.
    */
   terminalRaw(fd: number): void;
   terminalRestore(): void;

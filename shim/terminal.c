@@ -1,4 +1,4 @@
-// The terminal. Calls tcgetattr, tcsetattr, tcgetpgrp, sigaction, atexit.
+// The terminal. Calls tcgetattr, tcsetattr, tcgetpgrp, raise, sigaction, atexit.
 #include "terminal.h"
 
 #include <errno.h>
@@ -47,10 +47,20 @@ static void on_continue(int number) {
   errno = saved_errno;
 }
 
+/** True where the terminal is ours to use but lent to another job of the shell's. */
+static bool in_background(int fd) {
+  pid_t owner = tcgetpgrp(fd);
+  return owner >= 0 && owner != getpgrp();
+}
+
 int terminal_raw(int fd, struct failure *failure) {
   static bool at_exit;
   if (raw_fd == fd) return 0;
   if (raw_fd >= 0) return fail(failure, EBUSY, "terminalRaw", "another terminal is raw already");
+  // What every program does that a shell starts with '&' and that wants its terminal: it stops
+  // until it is brought to the foreground. Taking the terminal would make the shell's own raw.
+  if (in_background(fd)) raise(SIGTTOU);
+  if (in_background(fd)) return fail(failure, EIO, "terminalRaw", "another job has the terminal");
   if (tcgetattr(fd, &cooked)) return fail_errno(failure, "tcgetattr");
   raw = cooked;
   cfmakeraw(&raw);

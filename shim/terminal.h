@@ -9,7 +9,8 @@ extern "C" {
 
 /**
  * Raw mode, remembering how the terminal was. It goes back at exit and on SIGABRT, and raw mode
- * comes again on SIGCONT, since shells change a stopped job's terminal. ENOTTY, or EBUSY while
+ * comes again on SIGCONT, since shells change a stopped job's terminal. A background job stops
+ * first, by SIGTTOU. ENOTTY, EIO where it was then continued in the background, or EBUSY while
  * another terminal is raw; the same one again changes nothing.
  */
 int terminal_raw(int fd, struct failure *failure);

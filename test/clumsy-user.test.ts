@@ -90,6 +90,13 @@ kvmTest('on a terminal Ctrl-A x leaves a guest that takes no input, whatever was
   assert.match(stdout, /status=0 raw=True restored=True\n$/);
 });
 
+kvmTest('a background job leaves the terminal to the shell until it is in the foreground', () => {
+  const player = new URL('./in-background.py', import.meta.url).pathname;
+  const { stderr } = spawned('python3', [player, process.execPath, FARADAY, '--kernel', idle]);
+  assert.match(stderr, /^stopped=True raw-behind-the-shell=False raw=True\n/);
+  assert.match(stderr, /status=0 restored=True\n$/);
+});
+
 kvmTest('a guest runs on where its console cannot be written, and that is said once', () => {
   const lost = /^faraday: standard output cannot be written \((\w+)\); [^\n]+\n$/;
   const full = shell('faraday --kernel hello > /dev/full');

@@ -312,13 +312,14 @@ class Machine {
   }
 }
 
-/** Puts the input in raw mode where it is a terminal; true then. */
+/** Puts the input in raw mode where it is a terminal of ours to use; true then. */
 function makeRaw(inputFd: number): boolean {
   try {
     native.shim().terminalRaw(inputFd);
     return true;
   } catch (error) {
-    if ((error as native.NativeError).code === 'ENOTTY') return false;
+    const { code } = error as native.NativeError;
+    if (code === 'ENOTTY' || code === 'EIO') return false;
     throw error;
   }
 }
