@@ -4,8 +4,8 @@ import { accessSync, constants } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { FaradayError } from '../host/errors.ts';
 
-// An ordinary user's PATH often lacks these, and depmod, mkfs.ext4 and debugfs live there.
-const SYSTEM_FOLDERS = ['/usr/local/sbin', '/usr/sbin', '/sbin'];
+/** An ordinary user's PATH often lacks these, and depmod, mkfs.ext4 and debugfs live there. */
+export const SYSTEM_FOLDERS = ['/usr/local/sbin', '/usr/sbin', '/sbin'];
 
 /** The caller's PATH with the system folders appended. */
 export function fullPath(): string {

@@ -3,11 +3,12 @@
 // Plain JavaScript, because nothing is installed yet. Exit 3: this host lacks something; 1: the
 // build failed.
 import { spawn, spawnSync } from 'node:child_process';
-import { accessSync, constants, existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
+import { accessSync, constants, mkdirSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { withLock } from './lock.mjs';
+import { findCommand, isPresent, PACKAGES, searchPath } from './packages.mjs';
 import { step } from './progress.mjs';
 import { staleSteps } from './stamps.mjs';
 
@@ -18,10 +19,6 @@ const APT_LOCK_PATIENCE_MILLISECONDS = 600_000;
 const APT_LOCK_PAUSE_MILLISECONDS = 3_000;
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const searchPath = [process.env.PATH ?? '', '/usr/local/sbin', '/usr/sbin', '/sbin'].join(
-  delimiter,
-);
-
 /** A failure with one line for the user. */
 class SetupError extends Error {
   /** @param {number} exitCode @param {string} message */
@@ -29,58 +26,6 @@ class SetupError extends Error {
     super(message);
     this.exitCode = exitCode;
   }
-}
-
-/** @param {string} name @returns {string | undefined} */
-function findCommand(name) {
-  return searchPath
-    .split(delimiter)
-    .map((folder) => join(folder, name))
-    .find((path) => {
-      try {
-        accessSync(path, constants.X_OK);
-        return true;
-      } catch {
-        return false;
-      }
-    });
-}
-
-/** Whether busybox runs in an initramfs of its own, that is, without shared libraries. */
-function staticBusybox() {
-  const path = findCommand('busybox');
-  // A dynamically linked program names its loader in its first page.
-  return path !== undefined && !readFileSync(path).subarray(0, 4096).includes('/ld-linux');
-}
-
-/**
- * Every system package that is needed and how to see that it is there.
- * @type {{ name: string, purpose: string, present: () => boolean }[]}
- */
-const PACKAGES = [
-  command('gcc', 'compiles the shim and the guest init', 'gcc'),
-  command('g++', 'compiles the addon', 'g++'),
-  {
-    name: 'linux-libc-dev',
-    purpose: 'describes KVM to the shim',
-    present: () => existsSync('/usr/include/linux/kvm.h'),
-  },
-  command('qemu-system-x86', 'emulates the lab', 'qemu-system-x86_64'),
-  { name: 'busybox-static', purpose: 'is the user space of small guests', present: staticBusybox },
-  command('kmod', 'finds the modules a kernel needs', 'modprobe', 'depmod'),
-  command('cpio', 'packs initramfs files', 'cpio'),
-  command('e2fsprogs', 'makes and checks disk images', 'mkfs.ext4', 'e2fsck', 'debugfs'),
-  command('acpica-tools', 'checks the ACPI tables in tests', 'iasl'),
-  command('xz-utils', 'unpacks kernels', 'xz'),
-  command('zstd', 'unpacks kernels', 'zstd'),
-  command('lz4', 'unpacks kernels', 'lz4'),
-  command('lzop', 'unpacks kernels', 'lzop'),
-  command('python3', 'plays a terminal in tests', 'python3'),
-];
-
-/** @param {string} name @param {string} purpose @param {string[]} commands */
-function command(name, purpose, ...commands) {
-  return { name, purpose, present: () => commands.every((each) => findCommand(each)) };
 }
 
 /**
@@ -168,7 +113,7 @@ function complaint(output) {
 }
 
 async function installPackages() {
-  const missing = PACKAGES.filter((each) => !each.present());
+  const missing = PACKAGES.filter((each) => !isPresent(each));
   if (missing.length === 0) {
     return;
   }
@@ -190,7 +135,7 @@ async function installPackages() {
       throw new SetupError(EXIT_HOST, `apt-get cannot install them (is there a network?): ${why}`);
     }
   });
-  const still = missing.filter((each) => !each.present()).map((each) => each.name);
+  const still = missing.filter((each) => !isPresent(each)).map((each) => each.name);
   if (still.length > 0) {
     throw new SetupError(EXIT_HOST, `still missing after installation: ${still.join(', ')}`);
   }
