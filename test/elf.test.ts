@@ -218,6 +218,11 @@ test('a segment below 1 MiB is refused', () => {
   assert.match(refused(one({ address: 0xfffff })), /lies below 1 MiB/);
 });
 
+test('a program for Linux is refused, even where its segments would fit', () => {
+  const interpreter = { type: 3, body: Buffer.from('/lib64/ld-linux-x86-64.so.2\0') };
+  assert.match(refused(elf({ headers: [text, interpreter] })), /is a program for Linux/);
+});
+
 test('overlapping segments are refused, by address', () => {
   const inside = { ...text, address: KERNEL_BASE + 255 };
   assert.match(refused(elf({ headers: [text, inside] })), /at 0x1000000 and 0x10000ff overlap/);

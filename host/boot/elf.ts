@@ -20,6 +20,7 @@ const ELFDATA2LSB = 1;
 const ET_EXEC = 2;
 const EM_X86_64 = 62;
 export const PT_LOAD = 1;
+const PT_INTERP = 3;
 export const PT_NOTE = 4;
 const XEN_ELFNOTE_PHYS32_ENTRY = 18;
 
@@ -140,6 +141,9 @@ function checkLoad(file: InputFile, header: ProgramHeader): void {
 function loadSegments(file: InputFile, headers: ProgramHeader[]): ElfSegment[] {
   const loads = headers.filter((header) => header.type === PT_LOAD && header.memoryBytes > 0);
   if (loads.length === 0) throw fileError(file, 'has nothing to load; it is not a kernel');
+  if (headers.some(({ type }) => type === PT_INTERP)) {
+    throw fileError(file, 'is a program for Linux, not a kernel; name a vmlinux or a bzImage');
+  }
   for (const header of loads) checkLoad(file, header);
   loads.sort((one, other) => one.address - other.address);
   for (let index = 1; index < loads.length; index++) {
