@@ -64,7 +64,7 @@ export interface EngineResult {
   firstInstructionMs: number;
   markerMs: number | null;
   endMs: number;
-  exits: Uint32Array; // by exit kind
+  exits: Float64Array; // by exit kind
   exitNames: readonly string[];
   unclaimedExits: number; // accesses no device answers
   devices: readonly Device[];
@@ -84,7 +84,8 @@ class Machine {
   private readonly bus: Bus;
   private readonly executor: Executor;
   private readonly record: DataView;
-  private readonly exits = new Uint32Array(EXIT_NAMES.length);
+  // 32 bits would be over after a day: a busy guest exits 50000 times a second.
+  private readonly exits = new Float64Array(EXIT_NAMES.length);
   private readonly input = new PendingInput();
   private readonly escape: EscapeParser | null; // on a terminal only
   private readonly output: OutputBuffer;
