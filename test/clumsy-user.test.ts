@@ -156,7 +156,7 @@ test('a word of one letter has no nearest one', () => {
 
 kvmTest('too few descriptors are the fault of the host, with what to do', () => {
   // As many as just do not suffice: with fewer Node itself would not start.
-  const { stderr } = shell(`for n in {60..12}; do
+  const { stderr } = shell(`for n in {34..12}; do
     ulimit -n $n; faraday --kernel hello; status=$?
     [ $status = 0 ] || { echo $status >&2; break; }
   done`);
