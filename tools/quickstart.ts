@@ -16,6 +16,7 @@ import { step } from './progress.mjs';
 import { makeRootDisk } from './rootfs.ts';
 
 const NATIVE_LIMIT_MILLISECONDS = 60_000; // a guest that has not ended by then never will
+const GRACE_MILLISECONDS = 5_000;
 const LAB_LIMIT_SECONDS = 240;
 const DISK_MIB = 16;
 const FOLDER = join(REPOSITORY, 'build/quickstart');
@@ -76,13 +77,20 @@ async function bootNatively(kernel: string): Promise<number | undefined> {
   const args = runArguments(kernel, join(FOLDER, 'root.ext4'), join(FOLDER, 'report.json'));
   const child = spawn(process.execPath, [FARADAY, ...args], {
     stdio: ['ignore', 'inherit', 'inherit'],
-    timeout: NATIVE_LIMIT_MILLISECONDS,
-    killSignal: 'SIGKILL',
   });
-  return new Promise((resolve, reject) => {
+  // Asked to end, it still writes its report, which tells what the guest was doing.
+  const ask = setTimeout(() => child.kill('SIGTERM'), NATIVE_LIMIT_MILLISECONDS);
+  const force = setTimeout(
+    () => child.kill('SIGKILL'),
+    NATIVE_LIMIT_MILLISECONDS + GRACE_MILLISECONDS,
+  );
+  const status = await new Promise<number | undefined>((resolve, reject) => {
     child.once('error', reject);
     child.once('close', (code) => resolve(code ?? undefined));
   });
+  clearTimeout(ask);
+  clearTimeout(force);
+  return status;
 }
 
 // $1 Node, $2 Faraday, $3 the stored kernel's folder; the rest are arguments of `faraday`.
@@ -169,7 +177,7 @@ async function quickstart(): Promise<void> {
   if (!obstacle) {
     say(`booting ${kernel}; what follows is the guest's console`);
     const status = await bootNatively(kernel);
-    obstacle = status === 0 ? undefined : `it ended with ${status ?? 'the time limit'}`;
+    obstacle = status === 0 ? undefined : `its guest ended with status ${status ?? 'unknown'}`;
   }
   if (obstacle) {
     say(`this machine's KVM cannot run Linux (${obstacle}): booting in the nested lab`);
