@@ -7,9 +7,12 @@ export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-for module in /modules/*; do
-  insmod "$module" || echo "cannot load $module"
-done
+load() { # FILE...
+  for module in "$@"; do
+    insmod "$module" || echo "cannot load $module"
+  done
+}
+load /modules/*
 
 # A share keeps pages and names in memory (cache=loose): nobody else changes these files meanwhile,
 # and without it every look at a file would leave the emulated host.
@@ -54,6 +57,18 @@ mount --bind /outside "$lab/outside"
 release=$(uname -r)
 mkdir -p "/root/lib/modules/$release"
 mount --bind "/outside$MODULES/lib/modules/$release" "/root/lib/modules/$release"
+
+# KVM remembers the processor's TSC rate from when it is loaded. On a busy machine the kernel's first
+# guess at it is off, and the timers of a guest with a wrong rate never fire: load KVM only when the
+# kernel has measured again, which is when it takes the TSC for its clock. Without a TSC that it
+# trusts there is nothing to wait for, hence the limit.
+clock=/root/sys/devices/system/clocksource/clocksource0/current_clocksource
+tries=0
+while read -r name < "$clock" && [ "$name" != tsc ] && [ "$tries" -lt 100 ]; do
+  tries=$((tries + 1))
+  sleep 0.05
+done
+load /late-modules/*
 
 cp /bin/busybox /host-run.sh "$lab/"
 exec switch_root /root "/run/lab/busybox" sh /run/lab/host-run.sh

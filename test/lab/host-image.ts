@@ -21,21 +21,27 @@ import { buildOnce, cacheFolder } from '../../tools/cache.ts';
 import { findCommand, run } from '../../tools/command.ts';
 import { type KernelFiles, kernelFiles } from '../../tools/distribution.ts';
 
-// What must be there before a command can run. Everything else can be loaded with modprobe.
-// tun and vhost_net are here because no udev loads them when their device node is opened.
-const MODULES = [
-  'virtio_pci',
-  'virtio_console',
-  '9pnet_virtio',
-  '9p',
-  'overlay',
-  'kvm-amd',
-  'tun',
-  'vhost_net',
-];
+// What must be there before a command can run, by the folder of the initramfs. Everything else can
+// be loaded with modprobe. tun and vhost_net are here because no udev loads them when their device
+// node is opened. KVM comes late: see host-boot.sh.
+const MODULES = {
+  modules: ['virtio_pci', 'virtio_console', '9pnet_virtio', '9p', 'overlay', 'tun', 'vhost_net'],
+  'late-modules': ['kvm-amd'],
+};
 
 // The busybox applets that host-boot.sh calls by name.
-const APPLETS = ['sh', 'mount', 'mkdir', 'insmod', 'ln', 'cp', 'uname', 'switch_root', 'echo'];
+const APPLETS = [
+  'sh',
+  'mount',
+  'mkdir',
+  'insmod',
+  'ln',
+  'cp',
+  'uname',
+  'switch_root',
+  'echo',
+  'sleep',
+];
 
 const SCRIPTS = ['host-boot.sh', 'host-run.sh'].map((name) => new URL(name, import.meta.url));
 
@@ -58,10 +64,10 @@ function recipeHash(release: string): string {
   return hash.digest('hex').slice(0, 16);
 }
 
-/** The modules' files in the order in which they must be loaded, each once. */
-async function moduleFiles({ folder, release }: KernelFiles): Promise<string[]> {
+/** The files of modules in the order in which they must be loaded, each once. */
+async function moduleFiles({ folder, release }: KernelFiles, names: string[]): Promise<string[]> {
   const found = new Set<string>();
-  for (const name of MODULES) {
+  for (const name of names) {
     const args = ['-d', folder, '-S', release, '--show-depends', name];
     const { stdout } = await run('modprobe', args);
     for (const match of stdout.matchAll(/^insmod (.+?) *$/gm)) {
@@ -82,16 +88,18 @@ async function placeModule(file: string, target: string): Promise<void> {
 
 async function makeInitramfs(folder: string, files: KernelFiles): Promise<void> {
   const tree = join(folder, 'tree');
-  for (const name of ['bin', 'modules', 'dev', 'proc', 'sys']) {
+  for (const name of ['bin', 'dev', 'proc', 'sys', ...Object.keys(MODULES)]) {
     mkdirSync(join(tree, name), { recursive: true });
   }
   copyFileSync(findCommand('busybox') ?? '/bin/busybox', join(tree, 'bin/busybox'));
   for (const applet of APPLETS) {
     symlinkSync('busybox', join(tree, 'bin', applet));
   }
-  for (const [index, file] of (await moduleFiles(files)).entries()) {
-    const order = String(index).padStart(3, '0');
-    await placeModule(file, join(tree, 'modules', `${order}-${basename(file)}`));
+  for (const [place, wanted] of Object.entries(MODULES)) {
+    for (const [index, file] of (await moduleFiles(files, wanted)).entries()) {
+      const order = String(index).padStart(3, '0');
+      await placeModule(file, join(tree, place, `${order}-${basename(file)}`));
+    }
   }
   copyFileSync(SCRIPTS[0]!, join(tree, 'init'));
   copyFileSync(SCRIPTS[1]!, join(tree, 'host-run.sh'));
