@@ -56,6 +56,11 @@ export const COUNTER_COUNT = 16;
 // The kind the device was initialised with, u32.
 export const STATE_KIND = 0x8040;
 
+// The bound of one call into the core, in rounds of all its loops together: the most that honest
+// work takes is a queue of 256 chains of 256 descriptors each, and a check of the whole state. The
+// build plants the counter (tools/build-core.ts); past it the call traps.
+export const STEPS_PER_CALL = 1000000;
+
 // --- Incidents: indexes into COUNTERS -----------------------------------------------------------
 
 export const INCIDENT_WIDTH = 0; // an access of a width or alignment the register does not allow

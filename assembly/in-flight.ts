@@ -31,7 +31,9 @@ if (offsetof<InFlight>("kind") != 14) ERROR("InFlight moved: snapshots would bre
 /** Forgets every request of a queue; the generations stay, so that late completions miss. */
 export function forgetQueue(queueIndex: u32): void {
   for (let head: u32 = 0; head < <u32>QUEUE_SIZE_MAX; head++) {
-    inFlight(queueIndex, head).kind = 0;
+    const entry = inFlight(queueIndex, head);
+    // Only what is set: a page that nobody has written to costs the host no memory.
+    if (entry.kind != 0) entry.kind = 0;
   }
 }
 

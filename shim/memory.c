@@ -53,18 +53,6 @@ void memory_unmap(struct guest_memory *memory) {
   memory->bytes = 0;
 }
 
-uint8_t *memory_at(const struct guest_memory *memory, uint64_t address, uint64_t length) {
-  uint64_t limit = memory->bytes < HOLE_START ? memory->bytes : HOLE_START;
-  uint64_t offset = address;
-  if (address >= HOLE_END) {
-    offset = address - (HOLE_END - HOLE_START);
-    limit = memory->bytes;
-  }
-  // Written so that nothing can wrap: offset is at most limit before it is subtracted.
-  if (offset > limit || length > limit - offset || !memory->base) return NULL;
-  return memory->base + offset;
-}
-
 int memory_load_bytes(const struct guest_memory *memory, const void *bytes, uint64_t length,
                       uint64_t address, struct failure *failure) {
   uint8_t *target = memory_at(memory, address, length);

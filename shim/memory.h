@@ -34,7 +34,18 @@ void memory_unmap(struct guest_memory *memory);
  * The host address of `length` bytes of guest RAM at `address`; NULL unless every byte is RAM.
  * A range may not cross the hole even where the mapping is contiguous. Safe with any numbers.
  */
-uint8_t *memory_at(const struct guest_memory *memory, uint64_t address, uint64_t length);
+static inline uint8_t *memory_at(const struct guest_memory *memory, uint64_t address,
+                                 uint64_t length) {
+  uint64_t limit = memory->bytes < HOLE_START ? memory->bytes : HOLE_START;
+  uint64_t offset = address;
+  if (address >= HOLE_END) {
+    offset = address - (HOLE_END - HOLE_START);
+    limit = memory->bytes;
+  }
+  // Written so that nothing can wrap: offset is at most limit before it is subtracted.
+  if (offset > limit || length > limit - offset || !memory->base) return NULL;
+  return memory->base + offset;
+}
 
 /** Copies bytes into RAM. ERANGE where they do not fit. */
 int memory_load_bytes(const struct guest_memory *memory, const void *bytes, uint64_t length,

@@ -1,32 +1,17 @@
 // npm run build: the core, the shim, the guest's init and the bundle, each when its inputs changed.
-import { existsSync, mkdirSync, renameSync } from 'node:fs';
+import { mkdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { build as bundle, type Plugin } from 'esbuild';
 import { FaradayError } from '../host/errors.ts';
+import { buildCore } from './build-core.ts';
 import { buildGuest } from './build-guest.ts';
 import { buildShim } from './build-shim.ts';
 import { REPOSITORY } from './cache.ts';
-import { run } from './command.ts';
 import { withLock } from './lock.mjs';
 import { step } from './progress.mjs';
 import { inputHash, recordStep, type StepName, staleSteps } from './stamps.mjs';
 
 const buildFolder = join(REPOSITORY, 'build');
-
-/** Compiles assembly/ for release. */
-async function buildCore(): Promise<void> {
-  const compiler = join(REPOSITORY, 'node_modules/assemblyscript/bin/asc.js');
-  // Its settings are in asconfig.json, which it looks for in the current folder.
-  const result = await run(process.execPath, [compiler, '--target', 'release'], {
-    cwd: REPOSITORY,
-    env: { NODE_EXTRA_CA_CERTS: undefined },
-    acceptStatus: [1],
-  });
-  if (result.status !== 0 || !existsSync(join(buildFolder, 'core.wasm'))) {
-    const output = `${result.stdout}${result.stderr}`.trim();
-    throw new FaradayError('internal', `the core does not compile:\n${output}`);
-  }
-}
 
 /** commander needs child processes for verbs that are programs of their own: Faraday has none. */
 const withoutChildProcesses: Plugin = {

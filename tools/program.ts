@@ -3,11 +3,11 @@
 import { cpSync } from 'node:fs';
 import { join } from 'node:path';
 import { REPOSITORY } from './cache.ts';
-import { STEPS } from './stamps.mjs';
+import { outputsOf, STEPS, type StepName } from './stamps.mjs';
 
 /** Copies what `faraday` is made of once it is built; FOLDER/bin/faraday.js then runs it. */
 export function copyProgram(folder: string): void {
-  const outputs = Object.values(STEPS).map((step) => step.output);
+  const outputs = (Object.keys(STEPS) as StepName[]).flatMap(outputsOf);
   for (const file of ['package.json', 'bin', ...outputs]) {
     cpSync(join(REPOSITORY, file), join(folder, file), { recursive: true });
   }

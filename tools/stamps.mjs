@@ -20,16 +20,31 @@ const stampsPath = join(root, 'build/stamps.json');
 
 /**
  * Inputs are files and whole folders.
- * @type {Record<StepName, { inputs: string[], output: string }>}
+ * @type {Record<StepName, { inputs: string[], output: string, also?: string[] }>}
  */
 export const STEPS = {
   core: {
-    inputs: ['assembly', 'asconfig.json', 'node_modules/assemblyscript/package.json'],
+    inputs: [
+      'assembly',
+      'asconfig.json',
+      'tools/build-core.ts',
+      'node_modules/assemblyscript/package.json',
+    ],
     output: 'build/core.wasm',
   },
   shim: {
-    inputs: ['shim', 'assembly/abi.ts', 'host/shim.ts', 'tools/build-shim.ts'],
-    output: 'build/faraday.node',
+    inputs: [
+      'shim',
+      'assembly',
+      'asconfig.json',
+      'tools/build-core.ts',
+      'host/shim.ts',
+      'host/boot/image-format.ts',
+      'host/engine/cell-protocol.ts',
+      'tools/build-shim.ts',
+    ],
+    output: 'build/faraday-cell',
+    also: ['build/faraday.node'],
   },
   guest: { inputs: ['guest', 'tools/build-guest.ts'], output: 'build/init' },
   bundle: {
@@ -77,8 +92,15 @@ export function staleSteps() {
   const stamps = readStamps();
   const names = /** @type {StepName[]} */ (Object.keys(STEPS));
   return names.filter(
-    (name) => !existsSync(join(root, STEPS[name].output)) || stamps[name] !== inputHash(name),
+    (name) =>
+      outputsOf(name).some((path) => !existsSync(join(root, path))) ||
+      stamps[name] !== inputHash(name),
   );
+}
+
+/** @param {StepName} name @returns {string[]} all files that the step makes */
+export function outputsOf(name) {
+  return [STEPS[name].output, ...(STEPS[name].also ?? [])];
 }
 
 /** @param {StepName} name @param {string} hash of the inputs as they were when the step began */

@@ -1,0 +1,104 @@
+// What a cell and its host say to each other over the control socket: little-endian records of
+// fixed layout. The build makes C macros of the numbers (CELL_). The host trusts nothing a cell says.
+
+// Descriptors a cell finds open when a host spawns it.
+export const FD_CONTROL = 3;
+export const FD_IMAGE = 4;
+export const FD_KVM = 5;
+export const FD_FILES = 6; // the first file that the image refers to, then the others
+
+// --- Messages -----------------------------------------------------------------------------------
+
+export const MESSAGE_TYPE = 0; // u32
+export const MESSAGE_LENGTH = 4; // u32, bytes that follow
+export const MESSAGE_HEADER_BYTES = 8;
+export const MESSAGE_BYTES_MAX = 16384;
+
+// From the cell:
+export const STARTED = 1; // vCPUs run; no payload
+export const MARKER = 2; // the boot timer's marker came; no payload
+export const FAILED = 3; // it could not start: FAILED_*
+export const LOG = 4; // a line of text for the log, LOG_*
+export const ENDED = 5; // the report, REPORT_*; the cell's last message
+export const PAUSED = 6; // all vCPUs stand still, no request is in flight; no payload
+export const RESUMED = 7; // no payload
+
+// To the cell: a type and one u32.
+export const COMMAND_BYTES = 8;
+export const COMMAND_PAUSE = 1;
+export const COMMAND_RESUME = 2;
+export const COMMAND_STOP = 3; // with the number of the signal it stands for
+
+export const FAILED_EXIT_CODE = 0; // u32
+export const FAILED_ERRNO = 4; // u32, or 0
+export const FAILED_CALL = 8; // text, NUL-padded
+export const FAILED_CALL_BYTES = 40;
+export const FAILED_ABOUT = 48; // text, NUL-padded
+export const FAILED_ABOUT_BYTES = 208;
+export const FAILED_BYTES = 256;
+
+export const LOG_LEVEL = 0; // u32, LOG_LEVEL_*
+export const LOG_TEXT = 4;
+export const LOG_TEXT_BYTES = 252;
+export const LOG_BYTES = 256;
+export const LOG_LEVEL_ERROR = 0;
+export const LOG_LEVEL_WARN = 1;
+export const LOG_LEVEL_INFO = 2;
+
+// --- The report ---------------------------------------------------------------------------------
+
+export const REPORT_CAUSE = 0; // u32, CAUSE_*
+export const REPORT_SIGNAL = 4; // u32, with CAUSE_SIGNAL
+export const REPORT_EXIT_KIND = 8; // u32, EXIT_* of host/shim.ts, with CAUSE_KVM_ERROR
+export const REPORT_DEVICE_COUNT = 12; // u32
+export const REPORT_EXIT_CODE = 16; // u64, what KVM said with it
+export const REPORT_PHASES = 24; // u64 each: CLOCK_MONOTONIC nanoseconds, 0 for what never happened
+export const PHASE_ENTERED = 0; // the cell's main() began
+export const PHASE_LOADED = 1; // guest memory holds the image
+export const PHASE_CREATED = 2; // the machine and its vCPUs exist
+export const PHASE_RUNNING = 3; // before the first KVM_RUN
+export const PHASE_MARKER = 4; // the boot timer's marker
+export const PHASE_ENDED = 5; // the guest is over
+export const PHASE_COUNT = 6;
+export const REPORT_EXITS = 72; // u64 each, by EXIT_*
+export const EXIT_KIND_COUNT = 11;
+export const REPORT_UNCLAIMED = 160; // u64, accesses that no device answers
+export const REPORT_CRASHED = 168; // u32: registers follow
+export const REPORT_INSTRUCTION_COUNT = 172; // u32
+export const REPORT_INSTRUCTION = 176; // 16 bytes at rip
+export const REPORT_REGISTERS = 192; // u64 each, in the order of CRASH_REGISTERS
+export const REGISTER_COUNT = 45;
+export const REPORT_DEVICES = 576;
+export const REPORT_DEVICE_COUNT_MAX = 24;
+export const REPORT_DEVICE_STRIDE = 384;
+export const REPORT_BYTES = REPORT_DEVICES + REPORT_DEVICE_COUNT_MAX * REPORT_DEVICE_STRIDE;
+
+export const CAUSE_POWER_OFF = 1;
+export const CAUSE_REBOOT = 2;
+export const CAUSE_PANIC = 3;
+export const CAUSE_TRIPLE_FAULT = 4;
+export const CAUSE_KVM_ERROR = 5;
+export const CAUSE_SIGNAL = 6;
+export const CAUSE_CONSOLE_QUIT = 7;
+export const CAUSE_HOST_GONE = 8; // the control socket closed
+
+export const DEVICE_NAME = 0; // text, NUL-padded: 'serial', 'disk:rootfs'
+export const DEVICE_NAME_BYTES = 32;
+export const DEVICE_KIND = 32; // u32, KIND_*
+export const DEVICE_DEAD = 36; // u32: out of service after two traps
+export const DEVICE_EXITS = 40; // u64
+export const DEVICE_TRAPS = 48; // u32
+export const DEVICE_ENGINE = 52; // u32, ENGINE_* of a disk
+export const DEVICE_REQUESTS = 56; // u64
+export const DEVICE_BYTES_READ = 64; // u64
+export const DEVICE_BYTES_WRITTEN = 72; // u64
+export const DEVICE_ERRORS = 80; // u64
+export const DEVICE_LAST_ERRNO = 88; // u32
+export const DEVICE_INCIDENTS = 96; // u32 each, by INCIDENT_*
+export const DEVICE_READ_LATENCY = 160; // u32 each: requests that took below 2^i microseconds
+export const DEVICE_WRITE_LATENCY = 256; // likewise: writes, flushes and the rest
+export const LATENCY_BUCKETS = 24;
+
+export const ENGINE_NONE = 0;
+export const ENGINE_SYNC = 1;
+export const ENGINE_IO_URING = 2;

@@ -1,0 +1,2 @@
+// The cell's main.
+int main(void) { return 0; }

@@ -1,0 +1,108 @@
+// The five accessors by which a native cage reaches guest memory: the core's only imports.
+// Included by cage.c alone, before the generated code that calls them.
+//
+// Each checks both sides in 64 bits: the guest range against RAM, the cage range against the
+// cage's memory. Guest memory changes while it is read, because vCPUs run; a copy is made once,
+// and the compiler is told that it may not look again.
+#pragma once
+
+#include "cage.h"
+#include "core_w2c.h"
+
+struct w2c_guest {
+  const struct guest_memory *memory;
+  uint8_t *cage; // ABI_CAGE_MEMORY_BYTES
+#ifdef CAGE_TRACED
+  struct access_log *log;
+#endif
+};
+
+#define COMPILER_BARRIER() __asm__ volatile("" ::: "memory")
+#define REFUSED 1u
+
+#ifdef CAGE_TRACED
+static void trace(const struct w2c_guest *guest, uint32_t kind, uint64_t address, uint32_t length,
+                  const void *data) {
+  struct access_log *log = guest->log;
+  if (!log) return;
+  const struct access_entry entry = {.kind = kind, .length = length, .address = address};
+  size_t bytes = data ? length : 0;
+  size_t end = log->used + sizeof entry + bytes;
+  if (end <= log->capacity) {
+    memcpy(log->bytes + log->used, &entry, sizeof entry);
+    if (bytes > 0) memcpy(log->bytes + log->used + sizeof entry, data, bytes);
+  }
+  log->used = end;
+}
+#else
+static inline void trace(const struct w2c_guest *guest, uint32_t kind, uint64_t address,
+                         uint32_t length, const void *data) {
+  (void)guest;
+  (void)kind;
+  (void)address;
+  (void)length;
+  (void)data;
+}
+#endif
+
+/** The host address of both sides, or false. */
+static inline bool resolve(const struct w2c_guest *guest, uint64_t address, uint32_t offset,
+                           uint32_t length, uint8_t **ram, uint8_t **cage) {
+  *ram = memory_at(guest->memory, address, length);
+  *cage = guest->cage + offset;
+  return *ram && (uint64_t)offset + length <= ABI_CAGE_MEMORY_BYTES;
+}
+
+uint32_t w2c_guest_read(struct w2c_guest *guest, uint64_t address, uint32_t destination,
+                        uint32_t length) {
+  uint8_t *ram, *cage;
+  if (!resolve(guest, address, destination, length, &ram, &cage)) {
+    trace(guest, ACCESS_READ | ACCESS_REFUSED, address, length, NULL);
+    return REFUSED;
+  }
+  memcpy(cage, ram, length);
+  COMPILER_BARRIER();
+  trace(guest, ACCESS_READ, address, length, cage);
+  return 0;
+}
+
+uint32_t w2c_guest_write(struct w2c_guest *guest, uint64_t address, uint32_t source,
+                         uint32_t length) {
+  uint8_t *ram, *cage;
+  if (!resolve(guest, address, source, length, &ram, &cage)) {
+    trace(guest, ACCESS_WRITE | ACCESS_REFUSED, address, length, NULL);
+    return REFUSED;
+  }
+  memcpy(ram, cage, length);
+  COMPILER_BARRIER();
+  trace(guest, ACCESS_WRITE, address, length, cage);
+  return 0;
+}
+
+/** NULL unless the address is aligned and RAM. */
+static inline uint16_t *at16(const struct w2c_guest *guest, uint64_t address) {
+  return address % 2 == 0 ? (uint16_t *)memory_at(guest->memory, address, 2) : NULL;
+}
+
+uint32_t w2c_guest_load16(struct w2c_guest *guest, uint64_t address) {
+  const uint16_t *ram = at16(guest, address);
+  uint16_t value = ram ? __atomic_load_n(ram, __ATOMIC_ACQUIRE) : 0;
+  trace(guest, ram ? ACCESS_LOAD16 : ACCESS_LOAD16 | ACCESS_REFUSED, address, 2,
+        ram ? &value : NULL);
+  return ram ? value : UINT32_MAX;
+}
+
+uint32_t w2c_guest_store16(struct w2c_guest *guest, uint64_t address, uint32_t value) {
+  uint16_t *ram = at16(guest, address);
+  uint16_t half = (uint16_t)value;
+  if (ram) __atomic_store_n(ram, half, __ATOMIC_RELEASE);
+  trace(guest, ram ? ACCESS_STORE16 : ACCESS_STORE16 | ACCESS_REFUSED, address, 2,
+        ram ? &half : NULL);
+  return ram ? 0 : REFUSED;
+}
+
+/** Linux's own form of a full barrier: cheaper than mfence. */
+void w2c_guest_fence(struct w2c_guest *guest) {
+  __asm__ volatile("lock; addl $0, -4(%%rsp)" ::: "memory", "cc");
+  trace(guest, ACCESS_FENCE, 0, 0, NULL);
+}
