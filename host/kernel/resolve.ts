@@ -2,8 +2,9 @@
 import { existsSync } from 'node:fs';
 import type { FilesystemType } from '../boot/sniff.ts';
 import { FaradayError } from '../errors.ts';
-import type { KernelTraits } from './inspect.ts';
+import { identityOf, knownKernel, type PlainKernel, rememberKernel } from './known.ts';
 import { DEFAULT_FILESYSTEM, type KernelEntry, noSuchKernel, storedKernel } from './store.ts';
+import { type KernelTraits, needsNoModules } from './traits.ts';
 
 export interface ResolvedKernel {
   vmlinuxPath: string; // an ELF file, ready for composeMachine()
@@ -20,6 +21,16 @@ function fromStore(stored: KernelEntry): ResolvedKernel {
   return { ...kernel, version: version ?? undefined };
 }
 
+async function readKernel(path: string, signal?: AbortSignal): Promise<PlainKernel> {
+  const before = identityOf(path);
+  // Loaded on demand: hashing and unpacking bring a good part of Node with them, and most runs
+  // start a stored kernel or one seen before.
+  const { plainKernel } = await import('./extract.ts');
+  const kernel = await plainKernel(path, signal);
+  if (before) rememberKernel(path, before, kernel);
+  return kernel;
+}
+
 /**
  * Finds a kernel: the stored one of that name (write './NAME' for a file of the same name), else
  * the file, extracted into the cache where need be. Throws FaradayError.
@@ -34,10 +45,7 @@ export async function resolveKernel(
     const reason = noSuchKernel(nameOrPath).message;
     throw new FaradayError('bad-kernel', reason.replace('not in', 'no such file, and not in'));
   }
-  // Loaded on demand: hashing and unpacking bring a good part of Node with them, and most runs
-  // start a stored kernel.
-  const { plainKernel } = await import('./extract.ts');
-  const { vmlinuxPath, traits } = await plainKernel(nameOrPath, signal);
+  const { vmlinuxPath, traits } = knownKernel(nameOrPath) ?? (await readKernel(nameOrPath, signal));
   return { vmlinuxPath, traits, acpi: traits.acpi, version: traits.version ?? undefined };
 }
 
@@ -80,6 +88,7 @@ export async function bootKernel(options: BootKernelOptions): Promise<BootKernel
     checkStoredFilesystem(stored, filesystem);
     return { ...plain, initrd: initramfsPath };
   }
+  if (needsNoModules(traits, filesystem)) return plain;
   const { cachedInitramfs } = await import('./import.ts');
   const made = await cachedInitramfs(traits, { kernelPath: kernel, filesystem, signal });
   return { ...plain, initrd: made };
