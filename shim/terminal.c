@@ -1,4 +1,4 @@
-// The terminal. Calls tcgetattr, tcsetattr, tcgetpgrp, raise, sigaction, atexit.
+// The terminal. Calls tcgetattr, tcsetattr, tcgetpgrp, kill, raise, sigaction, atexit.
 #include "terminal.h"
 
 #include <errno.h>
@@ -59,7 +59,8 @@ int terminal_raw(int fd, struct failure *failure) {
   if (raw_fd >= 0) return fail(failure, EBUSY, "terminalRaw", "another terminal is raw already");
   // What every program does that a shell starts with '&' and that wants its terminal: it stops
   // until it is brought to the foreground. Taking the terminal would make the shell's own raw.
-  if (in_background(fd)) raise(SIGTTOU);
+  // The whole job stops, as when the terminal itself stops it: the cell's host is part of it.
+  if (in_background(fd)) kill(0, SIGTTOU);
   if (in_background(fd)) return fail(failure, EIO, "terminalRaw", "another job has the terminal");
   if (tcgetattr(fd, &cooked)) return fail_errno(failure, "tcgetattr");
   raw = cooked;

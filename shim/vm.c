@@ -1,6 +1,6 @@
 // The virtual machine. Calls open, and on KVM: KVM_GET_API_VERSION, KVM_CHECK_EXTENSION,
 // KVM_CREATE_VM, KVM_SET_IDENTITY_MAP_ADDR, KVM_SET_TSS_ADDR, KVM_CREATE_IRQCHIP,
-// KVM_CREATE_PIT2, KVM_SET_USER_MEMORY_REGION, KVM_IRQ_LINE.
+// KVM_CREATE_PIT2, KVM_SET_USER_MEMORY_REGION, KVM_IRQ_LINE, KVM_IRQFD, KVM_IOEVENTFD.
 #include "vm.h"
 
 #include <errno.h>
@@ -112,6 +112,25 @@ int vm_pulse_irq(const struct vm *vm, uint32_t pin, struct failure *failure) {
   line.level = 0;
   if (ioctl(vm->fd, KVM_IRQ_LINE, &line)) return fail_errno(failure, "KVM_IRQ_LINE");
   return 0;
+}
+
+int vm_add_irqfd(const struct vm *vm, int fd, uint32_t pin, struct failure *failure) {
+  struct kvm_irqfd line = {.fd = (uint32_t)fd, .gsi = pin};
+  if (ioctl(vm->fd, KVM_IRQFD, &line)) return fail(failure, errno, "KVM_IRQFD", "pin %u", pin);
+  return 0;
+}
+
+int vm_add_ioeventfd(const struct vm *vm, int fd, uint64_t address, uint32_t value,
+                     struct failure *failure) {
+  struct kvm_ioeventfd doorbell = {
+      .datamatch = value,
+      .addr = address,
+      .len = sizeof value,
+      .fd = fd,
+      .flags = KVM_IOEVENTFD_FLAG_DATAMATCH,
+  };
+  if (ioctl(vm->fd, KVM_IOEVENTFD, &doorbell) == 0) return 0;
+  return fail(failure, errno, "KVM_IOEVENTFD", "0x%llx", (unsigned long long)address);
 }
 
 void vm_close(struct vm *vm) {
