@@ -81,14 +81,11 @@ static int create_machine(int kvm, struct failure *failure) {
 
 static int create_controllers(int vm, struct failure *failure) {
   uint64_t identity = IDENTITY_MAP_ADDRESS;
-  // Without the dummy speaker, port 0x61 would exit to user space on every timer calibration.
-  struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
   if (ioctl(vm, KVM_SET_IDENTITY_MAP_ADDR, &identity)) {
     return fail_errno(failure, "KVM_SET_IDENTITY_MAP_ADDR");
   }
   if (ioctl(vm, KVM_SET_TSS_ADDR, TSS_ADDRESS)) return fail_errno(failure, "KVM_SET_TSS_ADDR");
   if (ioctl(vm, KVM_CREATE_IRQCHIP, 0)) return fail_errno(failure, "KVM_CREATE_IRQCHIP");
-  if (ioctl(vm, KVM_CREATE_PIT2, &pit)) return fail_errno(failure, "KVM_CREATE_PIT2");
   return 0;
 }
 
@@ -98,8 +95,8 @@ int vm_create(struct vm *vm, int kvm, const struct guest_memory *memory, struct 
   if (require_extensions(kvm, failure)) return -1;
   vm->fd = create_machine(kvm, failure);
   if (vm->fd < 0) return -1;
-  if (create_controllers(vm->fd, failure)) return -1;
-  return set_slots(vm->fd, memory, failure);
+  if (set_slots(vm->fd, memory, failure)) return -1;
+  return create_controllers(vm->fd, failure);
 }
 
 int vm_pulse_irq(const struct vm *vm, uint32_t pin, struct failure *failure) {
