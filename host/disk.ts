@@ -1,4 +1,4 @@
-// Opening disk images: checked, locked, and with no more rights than the configuration asks for.
+// Opening disk images: checked, and with no more rights than the configuration asks for; locks.
 import {
   closeSync,
   constants,
@@ -9,7 +9,7 @@ import {
   type Stats,
   statSync,
 } from 'node:fs';
-import type { DiskConfig } from './config.ts';
+import type { DiskConfig } from './disk-config.ts';
 import { FaradayError } from './errors.ts';
 import { shim } from './shim.ts';
 
@@ -51,8 +51,8 @@ function checkKind(path: string, stats: Stats): void {
   }
 }
 
-/** Checks and locks what was opened; returns the disk's size in bytes. */
-function checkOpen({ path, readOnly }: DiskConfig, fd: number): number {
+/** Checks what was opened; returns the disk's size in bytes. */
+function checkOpen({ path }: DiskConfig, fd: number): number {
   const stats = fstatSync(fd);
   checkKind(path, stats);
   const capacityBytes = stats.isFile() ? stats.size : blockDeviceBytes(stats);
@@ -63,12 +63,6 @@ function checkOpen({ path, readOnly }: DiskConfig, fd: number): number {
     throw badDisk(
       path,
       `has ${capacityBytes} bytes, not a multiple of 512; 'truncate -s ${fix}' pads it`,
-    );
-  }
-  if (!shim().lockFile(fd, !readOnly)) {
-    throw badDisk(
-      path,
-      'is locked: another Faraday uses it; stop that one or attach both with ,ro',
     );
   }
   return capacityBytes;
@@ -117,6 +111,19 @@ export function openDisks(configs: readonly DiskConfig[]): OpenDisk[] {
     throw error;
   }
   return open;
+}
+
+/** The error for a disk whose lock somebody else holds. */
+export function lockedDisk(path: string): FaradayError {
+  const fix = 'stop that one or attach both with ,ro';
+  return badDisk(path, `is locked: another Faraday uses it; ${fix}`);
+}
+
+/** Locks the disks of engine v8. A cell takes the same locks itself, and the error is the same. */
+export function lockDisks(disks: readonly OpenDisk[]): void {
+  for (const disk of disks) {
+    if (!onDisk(disk, () => shim().lockFile(disk.fd, !disk.readOnly))) throw lockedDisk(disk.path);
+  }
 }
 
 export function closeDisks(disks: readonly OpenDisk[]): void {

@@ -23,6 +23,26 @@ export const EXIT_INTERNAL_ERROR = 8; // record address: suberror
 export const EXIT_SYSTEM_EVENT = 9; // record address: type
 export const EXIT_UNKNOWN = 10; // record address: KVM's exit reason
 
+/** Names of the exit kinds, by number. */
+export const EXIT_NAMES = [
+  'kicked',
+  'io-read',
+  'io-write',
+  'mmio-read',
+  'mmio-write',
+  'halt',
+  'shutdown',
+  'fail-entry',
+  'internal-error',
+  'system-event',
+  'unknown',
+] as const;
+
+/** What KVM said at an exit that ends a run. */
+export function describeExit(kind: number, code: bigint): string {
+  return `${EXIT_NAMES[kind] ?? `exit ${kind}`}, code ${code}`;
+}
+
 // The exit record: 24 bytes at the start of Vm.exit.
 export const EXIT_RECORD_ADDRESS = 0; // u64, port or guest-physical address
 export const EXIT_RECORD_WIDTH = 8; // u32, bytes: 1, 2, 4 (8 for MMIO)
@@ -162,6 +182,11 @@ export interface Shim {
    * ENOTTY; EIO: continued in the background; EBUSY while another terminal is raw.
    */
   terminalRaw(fd: number): void;
+  /**
+   * Remembers how the terminal is, for terminalRestore() and for the exit: another process makes
+   * it raw. A background job stops until it is in the foreground. ENOTTY, EIO, EBUSY as above.
+   */
+  terminalRemember(fd: number): void;
   terminalRestore(): void;
 }
 

@@ -61,7 +61,7 @@ export interface VirtioSlot {
   pin: number;
 }
 
-/** A disk as the engine sees it. The host opened and locked `fd` already. */
+/** A disk as the engine sees it. The host opened `fd` already. */
 export interface DiskDevice {
   kind: 'virtio-blk';
   slot: VirtioSlot;
@@ -70,6 +70,10 @@ export interface DiskDevice {
   fd: number;
   capacityBytes: number;
   readOnly: boolean;
+  ioUring: boolean; // else one request after the other
+  writeback: boolean;
+  queueCount: number;
+  queueSize: number;
 }
 
 export interface RngDevice {
@@ -79,9 +83,14 @@ export interface RngDevice {
 
 export type VirtioDevice = DiskDevice | RngDevice;
 
+/** The pages guest RAM is made of: ordinary, large where the kernel finds any, from the pool. */
+export type HugePages = 'off' | 'transparent' | '2M';
+
 /** The whole machine, before its first instruction. */
 export interface MachineImage {
   memoryBytes: number;
+  hugePages: HugePages;
+  prefault: boolean; // touch all of guest RAM before the guest starts
   cpuCount: number;
   segments: Segment[];
   registers: VcpuRegisters;
