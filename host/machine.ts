@@ -5,7 +5,7 @@ import type { MachineImage, VirtioDevice } from './boot/image.ts';
 import { DISK_SNIFF_BYTES, sniffFilesystem } from './boot/sniff.ts';
 import { cellProgram } from './cell-program.ts';
 import type { RunConfig } from './config.ts';
-import { closeDisks, lockDisks, type OpenDisk, openDisks, readHead } from './disk.ts';
+import { closeDisks, type OpenDisk, openDisks, readHead } from './disk.ts';
 import { runCell, startDetached } from './engine/cell.ts';
 import { EXIT_GUEST, FaradayError } from './errors.ts';
 import { explainCall } from './explain.ts';
@@ -94,6 +94,7 @@ async function runV8(
   log: Log,
 ): Promise<RunResult> {
   try {
+    const { lockDisks } = await import('./lock-disks.ts');
     lockDisks(disks);
     const engine = await import('./engine/v8.ts');
     return engine.runV8(image, {

@@ -23,26 +23,6 @@ export const EXIT_INTERNAL_ERROR = 8; // record address: suberror
 export const EXIT_SYSTEM_EVENT = 9; // record address: type
 export const EXIT_UNKNOWN = 10; // record address: KVM's exit reason
 
-/** Names of the exit kinds, by number. */
-export const EXIT_NAMES = [
-  'kicked',
-  'io-read',
-  'io-write',
-  'mmio-read',
-  'mmio-write',
-  'halt',
-  'shutdown',
-  'fail-entry',
-  'internal-error',
-  'system-event',
-  'unknown',
-] as const;
-
-/** What KVM said at an exit that ends a run. */
-export function describeExit(kind: number, code: bigint): string {
-  return `${EXIT_NAMES[kind] ?? `exit ${kind}`}, code ${code}`;
-}
-
 // The exit record: 24 bytes at the start of Vm.exit.
 export const EXIT_RECORD_ADDRESS = 0; // u64, port or guest-physical address
 export const EXIT_RECORD_WIDTH = 8; // u32, bytes: 1, 2, 4 (8 for MMIO)

@@ -11,6 +11,9 @@ const TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
 
 export function crc32(bytes: Uint8Array): number {
   let remainder = 0xffffffff;
-  for (const byte of bytes) remainder = (remainder >>> 8) ^ TABLE[(remainder ^ byte) & 0xff];
+  // By index: this runs once, cold, where an iterator costs a millisecond.
+  for (let index = 0; index < bytes.length; index++) {
+    remainder = (remainder >>> 8) ^ TABLE[(remainder ^ bytes[index]) & 0xff];
+  }
   return ~remainder >>> 0;
 }

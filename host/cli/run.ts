@@ -2,7 +2,6 @@
 import { Command } from 'commander';
 import { toRunConfig } from '../config.ts';
 import { createLog, printError } from '../log.ts';
-import { runMachine, startMachine } from '../machine.ts';
 import { addMachineOptions, settingsOf } from './machine-options.ts';
 
 export const runCommand = addMachineOptions(new Command('run'))
@@ -15,6 +14,7 @@ export const runCommand = addMachineOptions(new Command('run'))
   .action(async (_options: unknown, command: Command) => {
     const config = toRunConfig(...settingsOf(command));
     const log = createLog(config.logLevel);
+    const { runMachine, startMachine } = await import('../machine.ts');
     if (!config.detach) process.exitCode = await runMachine(config, log);
     else printError(`faraday: the guest runs on in process ${await startMachine(config, log)}\n`);
   });

@@ -38,9 +38,10 @@ function openAndUnlink(): number {
 
 /** An open file that holds `image` and goes away by itself: in memory where that has room. */
 function imageFile(image: ImageBytes): number {
-  const unnamedIn = (folder: string) => () => openSync(folder, UNNAMED, MODE);
+  const unnamed = (folder: string) => openSync(folder, UNNAMED, MODE);
+  const places = [() => unnamed('/dev/shm'), () => unnamed(tmpdir()), openAndUnlink];
   let problem: unknown;
-  for (const open of [unnamedIn('/dev/shm'), unnamedIn(tmpdir()), openAndUnlink]) {
+  for (const open of places) {
     let fd = -1;
     try {
       fd = open();

@@ -14,6 +14,7 @@ import {
   EFFECT_REQUEST,
 } from '../../assembly/abi.ts';
 import type { MachineImage } from '../boot/image.ts';
+import { describeExit, EXIT_NAMES } from '../exit-names.ts';
 import type { Log } from '../log.ts';
 import type { RunResult } from '../result.ts';
 import * as native from '../shim.ts';
@@ -56,7 +57,7 @@ class Machine {
   private readonly executor: Executor;
   private readonly record: DataView;
   // 32 bits would be over after a day: a busy guest exits 50000 times a second.
-  private readonly exits = new Float64Array(native.EXIT_NAMES.length);
+  private readonly exits = new Float64Array(EXIT_NAMES.length);
   private readonly input = new PendingInput();
   private readonly escape: EscapeParser | null; // on a terminal only
   private readonly output: OutputBuffer;
@@ -141,7 +142,7 @@ class Machine {
 
   private describeExit(kind: number): string {
     const code = this.record.getBigUint64(native.EXIT_RECORD_ADDRESS, true);
-    return native.describeExit(kind, code);
+    return describeExit(kind, code);
   }
 
   private access(kind: number): void {
