@@ -116,8 +116,11 @@ static int check_segment(const struct image *image, unsigned index, struct failu
   if (segment->length == 0 || !memory_at(&ram, segment->address, segment->length)) {
     return refuse(failure, "address of a segment", segment->address);
   }
-  if (segment->file > header->file_count || segment->reserved) {
+  if (segment->file > header->file_count) {
     return refuse(failure, "file of a segment", segment->file);
+  }
+  if (segment->flags & ~IMAGE_SEGMENT_FLAG_STABLE) {
+    return refuse(failure, "flags of a segment", segment->flags);
   }
   uint64_t end = segment->offset + segment->length;
   bool inside = segment->offset >= IMAGE_PAYLOAD && end <= header->file_bytes;
@@ -255,8 +258,10 @@ int image_load(const struct image *image, const struct guest_memory *memory, con
                struct failure *failure) {
   for (unsigned i = 0; i < image->header.segment_count; i++) {
     const struct image_segment *segment = &image->header.segments[i];
-    if (memory_load_file(memory, files[segment->file], segment->offset, segment->length,
-                         segment->address, failure)) {
+    bool stable = segment->flags & IMAGE_SEGMENT_FLAG_STABLE;
+    if ((stable ? memory_map_file : memory_load_file)(memory, files[segment->file],
+                                                      segment->offset, segment->length,
+                                                      segment->address, failure)) {
       return -1;
     }
   }
