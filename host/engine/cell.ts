@@ -38,6 +38,9 @@ function explainFailure(failure: Failure, image: MachineImage): FaradayError {
     const disk = image.virtio.find((device) => device.kind === 'virtio-blk' && device.id === about);
     if (disk?.kind === 'virtio-blk') return lockedDisk(disk.path);
   }
+  if (call === 'loadFile') {
+    return new FaradayError('bad-kernel', `the kernel or initrd changed meanwhile (${about})`);
+  }
   const code = ERROR_CODES.get(exitCode as typeof EXIT_USAGE);
   const explained = code && explainCall(call, errno, image.memoryBytes);
   if (explained) return explained;
