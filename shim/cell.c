@@ -195,7 +195,7 @@ static int open_image(const struct options *options, struct failure *failure) {
   } else {
     int length = snprintf(path, sizeof path, "%s/machine", options->folder);
     if (length >= PATH_BYTES) return usage(failure, "the folder's path is too long");
-    files[0] = open(path, O_RDONLY | O_CLOEXEC);
+    files[0] = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); // a FIFO must not wait
     if (files[0] < 0) return fail(failure, errno, "image", "%s", path);
   }
   return image_read(&image, files[0], count, failure);
