@@ -285,7 +285,8 @@ int main(int count, char **words) {
   machine.vm = (struct vm){.kvm = -1, .fd = -1};
   server.ring.fd = -1;
   int status = parse(&options, count, words, &failure);
-  if (options.spawned) control.fd = CELL_FD_CONTROL;
+  // Without a folder only: by hand, that number may be anybody's descriptor.
+  if (status == 0 && options.spawned) control.fd = CELL_FD_CONTROL;
   take_signals(&options);
   if (status || open_image(&options, &failure) || make_machine(&options, &failure) ||
       start(&options, &failure)) {
