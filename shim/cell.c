@@ -195,7 +195,7 @@ static int open_image(const struct options *options, struct failure *failure) {
   } else {
     int length = snprintf(path, sizeof path, "%s/machine", options->folder);
     if (length >= PATH_BYTES) return usage(failure, "the folder's path is too long");
-    files[0] = open(path, O_RDONLY | O_CLOEXEC);
+    files[0] = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); // a FIFO must not wait
     if (files[0] < 0) return fail(failure, errno, "image", "%s", path);
   }
   return image_read(&image, files[0], count, failure);
@@ -285,7 +285,8 @@ int main(int count, char **words) {
   machine.vm = (struct vm){.kvm = -1, .fd = -1};
   server.ring.fd = -1;
   int status = parse(&options, count, words, &failure);
-  if (options.spawned) control.fd = CELL_FD_CONTROL;
+  // Without a folder only: by hand, that number may be anybody's descriptor.
+  if (status == 0 && options.spawned) control.fd = CELL_FD_CONTROL;
   take_signals(&options);
   if (status || open_image(&options, &failure) || make_machine(&options, &failure) ||
       start(&options, &failure)) {

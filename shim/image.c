@@ -238,9 +238,10 @@ int image_read(struct image *image, int fd, unsigned files, struct failure *fail
   struct stat stats;
   image->fd = fd;
   if (fstat(fd, &stats)) return fail(failure, errno, "fstat", "the machine image");
+  if (!S_ISREG(stats.st_mode)) return fail(failure, EINVAL, "image", "this is no regular file");
   ssize_t got = pread(fd, &image->header, sizeof image->header, 0);
   if (got < 0) return fail(failure, errno, "pread", "the machine image");
-  if (!S_ISREG(stats.st_mode) || (size_t)got < sizeof image->header) {
+  if ((size_t)got < sizeof image->header) {
     return fail(failure, EINVAL, "image", "this is no machine image: it has %zd bytes", got);
   }
   if (check_identity(&image->header, failure)) return -1;
