@@ -185,20 +185,23 @@ static int add_disks(const struct options *options, struct failure *failure) {
 
 static int open_image(const struct options *options, struct failure *failure) {
   char path[PATH_BYTES];
-  unsigned count = 0;
   files[0] = CELL_FD_IMAGE;
-  if (options->spawned) {
-    while (count < IMAGE_FILES_MAX && fcntl(CELL_FD_FILES + (int)count, F_GETFD) >= 0) {
-      files[1 + count] = CELL_FD_FILES + (int)count;
-      count++;
-    }
-  } else {
+  if (!options->spawned) {
+    close_range(STDERR_FILENO + 1, ~0u, 0); // whatever was left open is none of the cell's
     int length = snprintf(path, sizeof path, "%s/machine", options->folder);
     if (length >= PATH_BYTES) return usage(failure, "the folder's path is too long");
-    files[0] = open(path, O_RDONLY | O_CLOEXEC);
+    files[0] = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); // a FIFO must not wait
     if (files[0] < 0) return fail(failure, errno, "image", "%s", path);
   }
-  return image_read(&image, files[0], count, failure);
+  if (image_read(&image, files[0], options->spawned ? IMAGE_FILES_MAX : 0, failure)) return -1;
+  if (!options->spawned) return 0;
+  unsigned count = image.header.file_count;
+  for (unsigned i = 0; i < count; i++) {
+    files[1 + i] = CELL_FD_FILES + (int)i;
+    if (fcntl(files[1 + i], F_GETFD) < 0) return fail(failure, errno, "image", "file %u", 1 + i);
+  }
+  close_range((unsigned)CELL_FD_FILES + count, ~0u, 0);
+  return 0;
 }
 
 static void on_trap(const struct device *device) {
@@ -285,7 +288,8 @@ int main(int count, char **words) {
   machine.vm = (struct vm){.kvm = -1, .fd = -1};
   server.ring.fd = -1;
   int status = parse(&options, count, words, &failure);
-  if (options.spawned) control.fd = CELL_FD_CONTROL;
+  // Without a folder only: by hand, that number may be anybody's descriptor.
+  if (status == 0 && options.spawned) control.fd = CELL_FD_CONTROL;
   take_signals(&options);
   if (status || open_image(&options, &failure) || make_machine(&options, &failure) ||
       start(&options, &failure)) {
