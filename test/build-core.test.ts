@@ -5,7 +5,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { STEPS_PER_CALL } from '../assembly/abi.ts';
 import { FaradayError } from '../host/errors.ts';
-import { withStepBudget } from '../tools/build-core.ts';
+import { compileCore, withStepBudget } from '../tools/build-core.ts';
 
 const LAST = STEPS_PER_CALL - 1; // the trap stands at the head of round STEPS_PER_CALL
 
@@ -66,6 +66,18 @@ test('all loops of a call share one budget', () => {
   const { nested } = instantiate(SPINNER);
   assert.is(nested(Math.floor(LAST / 3)), 8);
   assert.throws(() => nested(Math.floor(LAST / 3) + 1), trap);
+});
+
+test('every loop of the core is counted', async () => {
+  const { wat } = await compileCore();
+  const loops = wat.match(/^ *\(loop /gm)?.length ?? 0;
+  const heads = wat.match(/^ *\(loop \S+\s+\(global\.set \$steps-left\s+\(i32\.sub/gm)?.length;
+  assert.ok(loops > 10, `${loops} loops`);
+  assert.is(heads, loops);
+});
+
+test('a text form in which no loop is seen fails the build', () => {
+  assert.throws(() => withStepBudget('(module)'), /0 loops in the core/);
 });
 
 test('an export that the wrapper cannot pass on fails the build', () => {

@@ -47,15 +47,16 @@ export function withStepBudget(wat: string): string {
     });
   const loops = wat.match(/\(loop\b/g)?.length ?? 0;
   const heads = counted.split(STEP).length - 1;
-  if (loops !== heads) {
+  if (loops === 0 || loops !== heads) {
     throw new FaradayError('internal', `${loops} loops in the core, ${heads} of them counted`);
   }
   return counted.replace(/\)\s*$/, `\n${additions.join('\n')}\n)`);
 }
 
-/** The module of a text form with the counter planted; the text keeps its names for tests. */
+/** The module of asc's text form, counted; the text keeps the names, which tests look for. */
 function addStepBudget(wat: string): { wasm: Uint8Array; wat: string } {
-  const module = binaryen.parseText(withStepBudget(wat));
+  const plain = binaryen.parseText(wat);
+  const module = binaryen.parseText(withStepBudget(plain.emitText()));
   module.setFeatures(binaryen.Features.All);
   if (!module.validate()) throw new FaradayError('internal', 'the counted core is not valid');
   return { wasm: module.emitBinary(), wat: module.emitText() };
