@@ -1,5 +1,5 @@
-// What cages did to guest memory, access by access and byte for byte, laid out as the shim's own log
-// (host/shim.ts, ACCESS_ENTRY_*), so that the logs of both engines compare as bytes.
+// What cages did to guest memory, access by access and byte for byte, laid out as the shim's own
+// log (host/shim.ts, ACCESS_ENTRY_*), so that the logs of both engines compare as bytes.
 import type { AccessKind } from './guest-memory.ts';
 import * as native from './shim.ts';
 
