@@ -43,7 +43,10 @@ struct access_entry {
   uint64_t address;
 };
 
-/** An instance over `memory`, which must outlive it; memory of its own only once touched. */
+/**
+ * An instance over `memory`, whose mapping must outlive it; no call may follow memory_unmap(). It
+ * takes memory of its own only once that is touched.
+ */
 struct cage *cage_create(const struct guest_memory *memory, struct failure *failure);
 void cage_destroy(struct cage *cage);
 
