@@ -183,6 +183,18 @@ static int add_disks(const struct options *options, struct failure *failure) {
 
 // --- Start --------------------------------------------------------------------------------------
 
+/**
+ * By hand a standard descriptor may be closed: nothing opened here may take its number and be read
+ * or written as the console. What O_PATH opens fails with EBADF, as the closed one would.
+ */
+static void hold_standard_descriptors(void) {
+  int fd;
+  do {
+    fd = open("/", O_PATH | O_CLOEXEC);
+  } while (fd >= 0 && fd <= STDERR_FILENO);
+  if (fd >= 0) close(fd);
+}
+
 static int open_image(const struct options *options, struct failure *failure) {
   char path[PATH_BYTES];
   unsigned count = 0;
@@ -193,6 +205,7 @@ static int open_image(const struct options *options, struct failure *failure) {
       count++;
     }
   } else {
+    hold_standard_descriptors();
     int length = snprintf(path, sizeof path, "%s/machine", options->folder);
     if (length >= PATH_BYTES) return usage(failure, "the folder's path is too long");
     files[0] = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); // a FIFO must not wait
