@@ -183,11 +183,24 @@ static int add_disks(const struct options *options, struct failure *failure) {
 
 // --- Start --------------------------------------------------------------------------------------
 
+/**
+ * By hand a standard descriptor may be closed: nothing opened here may take its number and be read
+ * or written as the console. What O_PATH opens fails with EBADF, as the closed one would.
+ */
+static void hold_standard_descriptors(void) {
+  int fd;
+  do {
+    fd = open("/", O_PATH | O_CLOEXEC);
+  } while (fd >= 0 && fd <= STDERR_FILENO);
+  if (fd >= 0) close(fd);
+}
+
 static int open_image(const struct options *options, struct failure *failure) {
   char path[PATH_BYTES];
   files[0] = CELL_FD_IMAGE;
   if (!options->spawned) {
     close_range(STDERR_FILENO + 1, ~0u, 0); // whatever was left open is none of the cell's
+    hold_standard_descriptors();
     int length = snprintf(path, sizeof path, "%s/machine", options->folder);
     if (length >= PATH_BYTES) return usage(failure, "the folder's path is too long");
     files[0] = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); // a FIFO must not wait
