@@ -1,4 +1,4 @@
-// Opening disk images: checked, locked, and with no more rights than the configuration asks for.
+// Opening disk images: checked, and with no more rights than the configuration asks for.
 import {
   closeSync,
   constants,
@@ -9,9 +9,8 @@ import {
   type Stats,
   statSync,
 } from 'node:fs';
-import type { DiskConfig } from './config.ts';
+import type { DiskConfig } from './disk-config.ts';
 import { FaradayError } from './errors.ts';
-import { shim } from './shim.ts';
 
 const SECTOR_BYTES = 512;
 
@@ -51,8 +50,8 @@ function checkKind(path: string, stats: Stats): void {
   }
 }
 
-/** Checks and locks what was opened; returns the disk's size in bytes. */
-function checkOpen({ path, readOnly }: DiskConfig, fd: number): number {
+/** Checks what was opened; returns the disk's size in bytes. */
+function checkOpen({ path }: DiskConfig, fd: number): number {
   const stats = fstatSync(fd);
   checkKind(path, stats);
   const capacityBytes = stats.isFile() ? stats.size : blockDeviceBytes(stats);
@@ -65,17 +64,11 @@ function checkOpen({ path, readOnly }: DiskConfig, fd: number): number {
       `has ${capacityBytes} bytes, not a multiple of 512; 'truncate -s ${fix}' pads it`,
     );
   }
-  if (!shim().lockFile(fd, !readOnly)) {
-    throw badDisk(
-      path,
-      'is locked: another Faraday uses it; stop that one or attach both with ,ro',
-    );
-  }
   return capacityBytes;
 }
 
 /** Runs `action` on a disk; an error of the system becomes one of the disk. */
-function onDisk<T>({ path, readOnly }: DiskConfig, action: () => T): T {
+export function onDisk<T>({ path, readOnly }: DiskConfig, action: () => T): T {
   try {
     return action();
   } catch (error) {
@@ -117,6 +110,12 @@ export function openDisks(configs: readonly DiskConfig[]): OpenDisk[] {
     throw error;
   }
   return open;
+}
+
+/** The error for a disk whose lock somebody else holds. */
+export function lockedDisk(path: string): FaradayError {
+  const fix = 'stop that one or attach both with ,ro';
+  return badDisk(path, `is locked: another Faraday uses it; ${fix}`);
 }
 
 export function closeDisks(disks: readonly OpenDisk[]): void {

@@ -35,6 +35,20 @@ export interface DiskReport {
   bytesWritten: number;
   errors: number;
   lastError: string | null; // errno name
+  engine: 'sync' | 'io_uring';
+  latencyMicroseconds: { read: Histogram; write: Histogram }; // write: flushes and the rest too
+}
+
+/** How many requests took less than so long: '<1', '<2', '<4', ... Only what happened. */
+export type Histogram = Record<string, number>;
+
+/** Milliseconds from the start of the process until something was done; null: never. */
+export interface Phases {
+  composed: number; // the machine image is made
+  cellStarted: number | null; // the cell's main() began
+  loaded: number | null; // guest memory holds the image
+  created: number | null; // the machine and its vCPUs exist
+  running: number | null; // before the first instruction
 }
 
 export interface RunReport {
@@ -44,11 +58,17 @@ export interface RunReport {
   entry: string; // pvh or linux64
   exit: { cause: ExitCause; code: number; signal: string | null; detail: string | null };
   milliseconds: {
-    toFirstInstruction: number; // from process start
+    toFirstInstruction: number | null; // from process start; null: it never ran
     toMarker: number | null; // from process start to the boot timer's marker
     total: number; // from process start to the guest's end
   };
-  exits: { total: number; byKind: Record<string, number>; byDevice: Record<string, number> };
+  phases: Phases;
+  exits: {
+    total: number;
+    byKind: Record<string, number>;
+    byDevice: Record<string, number>;
+    perSecondByDevice: Record<string, number>;
+  };
   disks: DiskReport[];
   incidents: Record<string, Record<string, number>>; // by device, by kind; only what happened
   traps: Record<string, number>; // by device; only what happened

@@ -203,6 +203,11 @@ export interface Shim {
    * ENOTTY; EIO: continued in the background; EBUSY while another terminal is raw.
    */
   terminalRaw(fd: number): void;
+  /**
+   * Remembers how the terminal is, for terminalRestore() and for the exit: another process makes
+   * it raw. A background job stops until it is in the foreground. ENOTTY, EIO, EBUSY as above.
+   */
+  terminalRemember(fd: number): void;
   terminalRestore(): void;
 }
 

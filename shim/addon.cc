@@ -327,6 +327,13 @@ Value make_terminal_raw(const CallbackInfo &info) {
   return info.Env().Undefined();
 }
 
+Value remember_terminal(const CallbackInfo &info) {
+  int fd = to_fd(info[0], "terminalRemember", "fd");
+  failure problem;
+  if (terminal_remember(fd, &problem)) throw_failure(info.Env(), problem);
+  return info.Env().Undefined();
+}
+
 Value restore_terminal(const CallbackInfo &info) {
   terminal_restore();
   return info.Env().Undefined();
@@ -347,6 +354,7 @@ Napi::Object init(Env env, Napi::Object exports) {
   add_export<probe_confinement>(exports, "probeConfinement", environment);
   add_export<lock_whole_file>(exports, "lockFile", environment);
   add_export<make_terminal_raw>(exports, "terminalRaw", environment);
+  add_export<remember_terminal>(exports, "terminalRemember", environment);
   add_export<restore_terminal>(exports, "terminalRestore", environment);
   return exports;
 }

@@ -34,10 +34,9 @@ static int advance(struct iovec **ranges, int range_count, size_t count) {
 typedef ssize_t transfer_call(int fd, const struct iovec *ranges, int count, off_t offset);
 
 static struct request_result transfer(const struct disk *disk, struct request *request,
-                                      transfer_call *call) {
+                                      uint64_t moved, transfer_call *call) {
   struct iovec *ranges = request->ranges;
-  int left = request->range_count;
-  uint64_t moved = 0;
+  int left = advance(&ranges, request->range_count, moved);
   while (left > 0) {
     ssize_t count = call(disk->fd, ranges, left, (off_t)(request->offset + moved));
     if (count < 0 && errno == EINTR) continue;
@@ -135,26 +134,37 @@ static int check(const struct disk *disk, const struct request *request) {
   return disk->read_only && writes(request->kind) ? EROFS : 0;
 }
 
-struct request_result block_execute(const struct guest_memory *memory, const struct disk *disk,
-                                    const uint8_t *record, size_t bytes) {
-  struct request request;
-  if (request_read(&request, memory, record, bytes)) {
-    return request_refused(ABI_RESULT_IOERR, REQUEST_HOSTILE);
-  }
-  int refusal = check(disk, &request);
-  if (refusal) return request_refused(ABI_RESULT_IOERR, refusal);
-  switch (request.kind) {
+int block_check(struct request *request, const struct guest_memory *memory,
+                const struct disk *disk, const uint8_t *record, size_t bytes,
+                struct request_result *refusal) {
+  int error = REQUEST_HOSTILE;
+  if (request_read(request, memory, record, bytes) == 0) error = check(disk, request);
+  if (error) *refusal = request_refused(ABI_RESULT_IOERR, error);
+  return error ? -1 : 0;
+}
+
+struct request_result block_run(const struct disk *disk, struct request *request,
+                                uint64_t moved) {
+  switch (request->kind) {
     case ABI_REQUEST_KIND_BLK_IN:
-      return transfer(disk, &request, preadv);
+      return transfer(disk, request, moved, preadv);
     case ABI_REQUEST_KIND_BLK_OUT:
-      return settle(disk, &request, transfer(disk, &request, pwritev));
+      return settle(disk, request, transfer(disk, request, moved, pwritev));
     case ABI_REQUEST_KIND_BLK_FLUSH:
       return sync_data(disk, 0);
     case ABI_REQUEST_KIND_BLK_DISCARD:
-      return discard(disk, &request);
+      return discard(disk, request);
     case ABI_REQUEST_KIND_BLK_WRITE_ZEROES:
-      return settle(disk, &request, write_zeroes(disk, &request));
+      return settle(disk, request, write_zeroes(disk, request));
     default:
       return request_refused(ABI_RESULT_UNSUPPORTED, REQUEST_HOSTILE);
   }
+}
+
+struct request_result block_execute(const struct guest_memory *memory, const struct disk *disk,
+                                    const uint8_t *record, size_t bytes) {
+  struct request request;
+  struct request_result refusal;
+  if (block_check(&request, memory, disk, record, bytes, &refusal)) return refusal;
+  return block_run(disk, &request, 0);
 }

@@ -29,6 +29,17 @@ struct disk {
 struct request_result block_execute(const struct guest_memory *memory, const struct disk *disk,
                                     const uint8_t *record, size_t bytes);
 
+/**
+ * The same in two steps, for an engine that carries the transfer out itself. block_check() copies
+ * and checks the record: 0, or -1 with the refusal in *refusal.
+ */
+int block_check(struct request *request, const struct guest_memory *memory,
+                const struct disk *disk, const uint8_t *record, size_t bytes,
+                struct request_result *refusal);
+
+/** Carries a checked request out, of which `moved` bytes are done already. Uses its ranges up. */
+struct request_result block_run(const struct disk *disk, struct request *request, uint64_t moved);
+
 #ifdef __cplusplus
 }
 #endif

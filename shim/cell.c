@@ -1,2 +1,309 @@
-// The cell's main.
-int main(void) { return 0; }
+// The cell's main: takes its arguments and descriptors, checks the machine image, maps it, and runs
+// the guest to its end. One thread until everything is made.
+//
+//   faraday-cell --spawned [--detached]        by a host, with the descriptors of cell-protocol.ts
+//   faraday-cell DIR [--disk ID=PATH]...       by hand, from a composed image
+//
+// Exit codes are those of docs/cli.md.
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "bus.h"
+#include "control.h"
+#include "image.h"
+#include "io.h"
+#include "lock.h"
+#include "terminal.h"
+
+#define EXIT_USAGE 2
+#define EXIT_HOST 3
+#define EXIT_GUEST 4
+#define EXIT_SIGNAL_BASE 128
+#define FAREWELL_MS 100 // for output when a signal or Ctrl-A x ends the run
+#define PATH_BYTES 4096
+#define USAGE "faraday-cell DIR [--disk ID=PATH]...; 'faraday image compose' makes DIR"
+
+struct options {
+  bool spawned, detached;
+  const char *folder;
+  const char *disks[IMAGE_DEVICE_COUNT_MAX]; // ID=PATH
+  unsigned disk_count;
+};
+
+// Large, and zero until used: none of it is on a stack.
+static struct machine machine;
+static struct server server;
+static struct image image;
+static struct io io;
+static struct control control = {.fd = -1};
+static uint64_t phases[CELL_PHASE_COUNT];
+static int files[1 + IMAGE_FILES_MAX]; // files[0] is the image
+
+static int usage(struct failure *failure, const char *what) {
+  return fail(failure, EINVAL, "usage", "%s; %s", what, USAGE);
+}
+
+static int parse(struct options *options, int count, char **words, struct failure *failure) {
+  for (int i = 1; i < count; i++) {
+    if (strcmp(words[i], "--spawned") == 0) {
+      options->spawned = true;
+    } else if (strcmp(words[i], "--detached") == 0) {
+      options->detached = true;
+    } else if (strcmp(words[i], "--disk") == 0) {
+      bool fits = i + 1 < count && options->disk_count < IMAGE_DEVICE_COUNT_MAX;
+      if (!fits || !strchr(words[i + 1], '=')) return usage(failure, "--disk takes ID=PATH");
+      options->disks[options->disk_count++] = words[++i];
+    } else if (words[i][0] == '-' || options->folder) {
+      return usage(failure, "an argument is not understood");
+    } else {
+      options->folder = words[i];
+    }
+  }
+  if (options->spawned == (options->folder != NULL)) return usage(failure, "a folder is missing");
+  return 0;
+}
+
+// --- Signals and the host's death ---------------------------------------------------------------
+
+static void on_host_death(int number) {
+  terminal_restore();
+  _exit(EXIT_SIGNAL_BASE + number);
+}
+
+/**
+ * Signals that end the guest go to the I/O thread's signalfd. That of the host's death is taken by
+ * vCPU threads, which never wait for a disk: the cell ends even where its I/O thread hangs in one.
+ */
+static void take_signals(const struct options *options) {
+  struct sigaction death = {.sa_handler = on_host_death};
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR2, SIGRTMIN};
+  for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) sigaddset(&blocked, numbers[i]);
+  sigprocmask(SIG_BLOCK, &blocked, NULL);
+  signal(SIGPIPE, SIG_IGN);
+  sigaction(SIGUSR2, &death, NULL);
+  if (options->spawned && !options->detached) prctl(PR_SET_PDEATHSIG, SIGUSR2);
+}
+
+// --- Disks --------------------------------------------------------------------------------------
+
+static int disk_failed(const struct image_device *plan, const char *what,
+                       struct failure *failure) {
+  return fail(failure, EINVAL, "disk", "%s: %s", plan->name, what);
+}
+
+/** The path for a disk: as the command line has it, else as the image has it. */
+static int path_of(const struct options *options, const struct image_device *plan, char *path,
+                   struct failure *failure) {
+  size_t length = strlen(plan->name);
+  for (unsigned i = 0; i < options->disk_count; i++) {
+    const char *word = options->disks[i];
+    if (strncmp(word, plan->name, length) != 0 || word[length] != '=') continue;
+    if (strlen(word + length + 1) >= PATH_BYTES) {
+      return disk_failed(plan, "the path is too long", failure);
+    }
+    strcpy(path, word + length + 1);
+    return 0;
+  }
+  return image_path(&image, plan, path, PATH_BYTES, failure);
+}
+
+static int open_disk(const struct options *options, const struct image_device *plan,
+                     struct failure *failure) {
+  char path[PATH_BYTES];
+  bool read_only = plan->flags & IMAGE_DEVICE_FLAG_READ_ONLY;
+  if (path_of(options, plan, path, failure)) return -1;
+  int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_NONBLOCK | O_CLOEXEC);
+  if (fd < 0) fail(failure, errno, "disk", "%s: %s", plan->name, path);
+  return fd;
+}
+
+/** Whether the descriptor is a disk of that size, with those rights and no more. */
+static int check_disk(const struct image_device *plan, int fd, struct failure *failure) {
+  struct stat stats;
+  uint64_t bytes = 0;
+  int mode = plan->flags & IMAGE_DEVICE_FLAG_READ_ONLY ? O_RDONLY : O_RDWR;
+  int flags = fcntl(fd, F_GETFL);
+  if (flags < 0 || fstat(fd, &stats)) return fail(failure, errno, "disk", "%s", plan->name);
+  if ((flags & O_ACCMODE) != mode) {
+    return disk_failed(plan, "its descriptor has other rights than the disk", failure);
+  }
+  if (S_ISREG(stats.st_mode)) {
+    bytes = (uint64_t)stats.st_size;
+  } else if (!S_ISBLK(stats.st_mode) || ioctl(fd, BLKGETSIZE64, &bytes)) {
+    return disk_failed(plan, "is neither a file nor a block device", failure);
+  }
+  if (bytes < plan->capacity_bytes) {
+    return disk_failed(plan, "is smaller than when the image was composed", failure);
+  }
+  int taken = lock_file(fd, mode == O_RDWR, failure);
+  if (taken == 1) return 0;
+  return taken < 0 ? -1 : fail(failure, EBUSY, "lock", "%s", plan->name);
+}
+
+static int add_disks(const struct options *options, struct failure *failure) {
+  int registered[IMAGE_DEVICE_COUNT_MAX];
+  unsigned ring_files = 0;
+  for (uint32_t i = 0; i < image.header.device_count; i++) {
+    const struct image_device *plan = &image.header.devices[i];
+    // Devices of the image come last on the bus, in its order.
+    struct device *device = &machine.devices[machine.device_count - image.header.device_count + i];
+    if (plan->kind != ABI_KIND_VIRTIO_BLK) continue;
+    int fd = plan->file ? files[plan->file] : open_disk(options, plan, failure);
+    if (fd < 0 || check_disk(plan, fd, failure)) return -1;
+    device->disk = (struct disk){
+        .fd = fd,
+        .capacity_bytes = plan->capacity_bytes,
+        .read_only = plan->flags & IMAGE_DEVICE_FLAG_READ_ONLY,
+    };
+    device->uring = plan->flags & IMAGE_DEVICE_FLAG_IO_URING;
+    device->ring_index = ring_files;
+    if (device->uring) registered[ring_files++] = fd;
+  }
+  if (ring_files == 0 || uring_create(&server.ring, registered, ring_files, failure) == 0) {
+    return 0;
+  }
+  control_log(&control, CELL_LOG_LEVEL_WARN, "io_uring cannot be used (%s: %s); disks use sync",
+              failure->call, errno_name(failure->number));
+  uring_close(&server.ring);
+  for (uint32_t i = 0; i < machine.device_count; i++) machine.devices[i].uring = false;
+  return 0;
+}
+
+// --- Start --------------------------------------------------------------------------------------
+
+static int open_image(const struct options *options, struct failure *failure) {
+  char path[PATH_BYTES];
+  unsigned count = 0;
+  files[0] = CELL_FD_IMAGE;
+  if (options->spawned) {
+    while (count < IMAGE_FILES_MAX && fcntl(CELL_FD_FILES + (int)count, F_GETFD) >= 0) {
+      files[1 + count] = CELL_FD_FILES + (int)count;
+      count++;
+    }
+  } else {
+    int length = snprintf(path, sizeof path, "%s/machine", options->folder);
+    if (length >= PATH_BYTES) return usage(failure, "the folder's path is too long");
+    files[0] = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); // a FIFO must not wait
+    if (files[0] < 0) return fail(failure, errno, "image", "%s", path);
+  }
+  return image_read(&image, files[0], count, failure);
+}
+
+static void on_trap(const struct device *device) {
+  (void)device;
+  machine_wake(&machine);
+}
+
+static int make_machine(const struct options *options, struct failure *failure) {
+  const struct image_header *header = &image.header;
+  if (memory_map_pages(&machine.memory, header->memory_bytes, header->huge_pages,
+                       header->flags & IMAGE_FLAG_PREFAULT, failure)) {
+    return -1;
+  }
+  if (image_load(&image, &machine.memory, files, failure)) return -1;
+  phases[CELL_PHASE_LOADED] = monotonic_ns();
+  int kvm = options->spawned ? CELL_FD_KVM : kvm_open("/dev/kvm", failure);
+  if (kvm < 0 || vm_create(&machine.vm, kvm, &machine.memory, failure)) return -1;
+  machine.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (machine.wake < 0) return fail_errno(failure, "eventfd");
+  device_on_trap = on_trap;
+  if (machine_add_cpus(&machine, &image, failure)) return -1;
+  if (machine_add_devices(&machine, &image, failure)) return -1;
+  server_init(&server, &machine.memory, vcpu_tsc_khz(&machine.cpus[0].vcpu));
+  if (add_disks(options, failure)) return -1;
+  phases[CELL_PHASE_CREATED] = monotonic_ns();
+  return 0;
+}
+
+/** Raw mode where the input is a terminal of ours to use. */
+static int start_console(struct failure *failure) {
+  struct console *console = &machine.console;
+  console->serial = machine.serial;
+  console->input = STDIN_FILENO;
+  console->output = STDOUT_FILENO;
+  console->wake = machine.wake;
+  if (isatty(STDIN_FILENO)) {
+    console->terminal = terminal_raw(STDIN_FILENO, failure) == 0;
+    if (!console->terminal && failure->number != EIO) return -1;
+  }
+  return console_start(console, failure);
+}
+
+static int start(const struct options *options, struct failure *failure) {
+  io = (struct io){
+      .machine = &machine,
+      .server = &server,
+      .control = &control,
+      .host_needed = options->spawned && !options->detached,
+  };
+  if (io_create(&io, failure) || start_console(failure)) return -1;
+  control_tell(&control, CELL_STARTED);
+  phases[CELL_PHASE_RUNNING] = monotonic_ns();
+  return machine_start(&machine, failure);
+}
+
+// --- End ----------------------------------------------------------------------------------------
+
+/** Exit code and, without a host to tell it, the line that says what happened. */
+static int conclude(const struct options *options) {
+  const struct ending *ending = &machine.ending;
+  const char *what = NULL;
+  if (ending->cause == CELL_CAUSE_PANIC) what = "the guest kernel panicked; its console says why";
+  if (ending->cause == CELL_CAUSE_TRIPLE_FAULT) what = "the guest crashed: triple fault";
+  if (ending->cause == CELL_CAUSE_KVM_ERROR) what = "the guest crashed: KVM cannot go on";
+  if (what && !options->spawned) fprintf(stderr, "faraday-cell: %s\n", what);
+  if (what) return EXIT_GUEST;
+  if (ending->cause == CELL_CAUSE_SIGNAL) return EXIT_SIGNAL_BASE + (int)ending->signal;
+  return ending->cause == CELL_CAUSE_HOST_GONE ? EXIT_HOST : 0;
+}
+
+/** What kind of failure it is: of the input, of the host, of ours. */
+static int code_of(const struct failure *failure) {
+  static const char *const inputs[] = {"usage", "image", "disk", "lock", "loadFile"};
+  for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
+    if (strcmp(failure->call, inputs[i]) == 0) return EXIT_USAGE;
+  }
+  return EXIT_HOST;
+}
+
+int main(int count, char **words) {
+  struct options options = {0};
+  struct failure failure = {0};
+  phases[CELL_PHASE_ENTERED] = monotonic_ns();
+  machine.vm = (struct vm){.kvm = -1, .fd = -1};
+  server.ring.fd = -1;
+  int status = parse(&options, count, words, &failure);
+  // Without a folder only: by hand, that number may be anybody's descriptor.
+  if (status == 0 && options.spawned) control.fd = CELL_FD_CONTROL;
+  take_signals(&options);
+  if (status || open_image(&options, &failure) || make_machine(&options, &failure) ||
+      start(&options, &failure)) {
+    terminal_restore();
+    int code = code_of(&failure);
+    control_failed(&control, code, &failure);
+    return code;
+  }
+  io_run(&io);
+  phases[CELL_PHASE_MARKER] = machine.marker_ns;
+  phases[CELL_PHASE_ENDED] = monotonic_ns();
+  bool hurry = machine.ending.cause == CELL_CAUSE_SIGNAL ||
+               machine.ending.cause == CELL_CAUSE_CONSOLE_QUIT ||
+               machine.ending.cause == CELL_CAUSE_HOST_GONE;
+  io_farewell(&io, hurry ? FAREWELL_MS : -1);
+  terminal_restore();
+  control_ended(&control, &machine, phases);
+  // The console's thread may still hang in a write that nobody reads: nothing waits for it.
+  _exit(conclude(&options));
+}

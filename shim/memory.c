@@ -1,12 +1,20 @@
-// Guest RAM. Calls mmap, madvise, munmap, pread.
+// Guest RAM. Calls mmap, madvise, munmap, fstat, pread.
 #include "memory.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-#define HUGE_PAGE_BYTES (2ull << 20)
+#include "abi.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MAP_HUGE_2MB
+#define MAP_HUGE_2MB (21 << 26)
+#endif
 
 /**
  * Maps RAM so that host and guest addresses agree in their low 21 bits: only then can the host's
@@ -47,6 +55,56 @@ int memory_map(struct guest_memory *memory, uint64_t bytes, struct failure *fail
   return 0;
 }
 
+/** From the host's pool, all of it at once: a page that is missing later would kill the cell. */
+static int map_pool(struct guest_memory *memory, uint64_t bytes, struct failure *failure) {
+  uint8_t *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB, -1, 0);
+  if (base == MAP_FAILED) {
+    return fail(failure, errno, "mmap",
+                "the host has no %llu free pages of 2 MiB; see /proc/sys/vm/nr_hugepages",
+                (unsigned long long)(bytes / HUGE_PAGE_BYTES));
+  }
+  madvise(base, bytes, MADV_DONTDUMP);
+  memory->base = base;
+  memory->bytes = bytes;
+  return 0;
+}
+
+/** Every page has its place before the guest runs. */
+static int populate(const struct guest_memory *memory, struct failure *failure) {
+  if (madvise(memory->base, memory->bytes, MADV_POPULATE_WRITE) == 0) return 0;
+  if (errno != EINVAL) {
+    return fail(failure, errno, "madvise", "the host cannot give %llu bytes of guest memory",
+                (unsigned long long)memory->bytes);
+  }
+  // Kernels before 5.14: by hand.
+  for (uint64_t at = 0; at < memory->bytes; at += PAGE_BYTES) {
+    __atomic_store_n(memory->base + at, 0, __ATOMIC_RELAXED);
+  }
+  return 0;
+}
+
+/**
+ * Large pages but for the first: of that a guest's boot uses a few kilobytes, and clearing two
+ * megabytes for them would take longer than all the rest of a small guest's start.
+ */
+static void advise_huge(const struct guest_memory *memory) {
+  uint64_t low = memory->bytes < HUGE_PAGE_BYTES ? memory->bytes : HUGE_PAGE_BYTES;
+  madvise(memory->base, low, MADV_NOHUGEPAGE);
+  if (memory->bytes > low) madvise(memory->base + low, memory->bytes - low, MADV_HUGEPAGE);
+}
+
+int memory_map_pages(struct guest_memory *memory, uint64_t bytes, uint32_t huge_pages,
+                     bool prefault, struct failure *failure) {
+  int status = huge_pages == IMAGE_HUGE_PAGES_2M ? map_pool(memory, bytes, failure)
+                                                 : memory_map(memory, bytes, failure);
+  if (status) return -1;
+  // Advice: a kernel without transparent huge pages goes on with small ones.
+  if (huge_pages == IMAGE_HUGE_PAGES_OFF) madvise(memory->base, bytes, MADV_NOHUGEPAGE);
+  if (huge_pages == IMAGE_HUGE_PAGES_TRANSPARENT) advise_huge(memory);
+  return prefault ? populate(memory, failure) : 0;
+}
+
 void memory_unmap(struct guest_memory *memory) {
   if (memory->base) munmap(memory->base, memory->bytes);
   memory->base = NULL;
@@ -84,4 +142,27 @@ int memory_load_file(const struct guest_memory *memory, int fd, uint64_t offset,
     length -= (uint64_t)count;
   }
   return 0;
+}
+
+int memory_map_file(const struct guest_memory *memory, int fd, uint64_t offset, uint64_t length,
+                    uint64_t address, struct failure *failure) {
+  uint64_t whole = length - length % PAGE_BYTES;
+  uint8_t *target = memory_at(memory, address, length);
+  struct stat stats;
+  if (target && address % PAGE_BYTES == 0 && offset % PAGE_BYTES == 0 && whole > 0) {
+    // A page behind the file's end would be a bus error at its first use.
+    if (fstat(fd, &stats)) return fail_errno(failure, "fstat");
+    if ((uint64_t)stats.st_size < offset + length) {
+      return fail(failure, EIO, "loadFile", "the file ends before %llu bytes",
+                  (unsigned long long)(offset + length));
+    }
+    void *mapped = mmap(target, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd,
+                        (off_t)offset);
+    if (mapped == MAP_FAILED) return fail_errno(failure, "mmap");
+    madvise(mapped, whole, MADV_DONTDUMP);
+    offset += whole;
+    address += whole;
+    length -= whole;
+  }
+  return memory_load_file(memory, fd, offset, length, address, failure);
 }

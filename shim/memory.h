@@ -6,6 +6,7 @@
 //   4 GiB    .. 1 GiB + bytes   +3 GiB
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,6 +17,7 @@ extern "C" {
 #endif
 
 #define PAGE_BYTES UINT64_C(4096)
+#define HUGE_PAGE_BYTES UINT64_C(0x200000)
 #define HOLE_START UINT64_C(0xc0000000)
 #define HOLE_END UINT64_C(0x100000000)
 
@@ -26,6 +28,13 @@ struct guest_memory {
 
 /** Maps `bytes` (a multiple of 4 KiB, not 0) without reserving them. EINVAL, ENOMEM. */
 int memory_map(struct guest_memory *memory, uint64_t bytes, struct failure *failure);
+
+/**
+ * The same with a choice of pages, IMAGE_HUGE_PAGES_*. ENOMEM where the host's pool of 2 MiB pages
+ * is too small. `prefault`: all of it is there before the call returns.
+ */
+int memory_map_pages(struct guest_memory *memory, uint64_t bytes, uint32_t huge_pages,
+                     bool prefault, struct failure *failure);
 
 /** Gives the mapping back; does nothing where there is none. */
 void memory_unmap(struct guest_memory *memory);
@@ -55,6 +64,13 @@ int memory_load_bytes(const struct guest_memory *memory, const void *bytes, uint
 /** Reads a file range into RAM. ERANGE where it does not fit, EIO where the file ends before. */
 int memory_load_file(const struct guest_memory *memory, int fd, uint64_t offset, uint64_t length,
                      uint64_t address, struct failure *failure);
+
+/**
+ * The same for a file that never changes in place: its whole pages are mapped, private to this
+ * guest, so that only what is used is read, and only what is written is copied.
+ */
+int memory_map_file(const struct guest_memory *memory, int fd, uint64_t offset, uint64_t length,
+                    uint64_t address, struct failure *failure);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,4 @@
-// The terminal. Calls tcgetattr, tcsetattr, tcgetpgrp, raise, sigaction, atexit.
+// The terminal. Calls tcgetattr, tcsetattr, tcgetpgrp, kill, raise, sigaction, atexit.
 #include "terminal.h"
 
 #include <errno.h>
@@ -13,6 +13,7 @@
 static struct termios cooked;
 static struct termios raw;
 static int raw_fd = -1;
+static int remembered_fd = -1; // `cooked` is of this one, which another process makes raw
 static struct sigaction old_abort;
 static struct sigaction old_continue;
 
@@ -53,21 +54,40 @@ static bool in_background(int fd) {
   return owner >= 0 && owner != getpgrp();
 }
 
-int terminal_raw(int fd, struct failure *failure) {
+/** Fills in `cooked`, which is put back at exit. */
+static int remember(int fd, const char *call, struct failure *failure) {
   static bool at_exit;
-  if (raw_fd == fd) return 0;
-  if (raw_fd >= 0) return fail(failure, EBUSY, "terminalRaw", "another terminal is raw already");
   // What every program does that a shell starts with '&' and that wants its terminal: it stops
   // until it is brought to the foreground. Taking the terminal would make the shell's own raw.
-  if (in_background(fd)) raise(SIGTTOU);
-  if (in_background(fd)) return fail(failure, EIO, "terminalRaw", "another job has the terminal");
+  // The whole job stops, as when the terminal itself stops it: the cell's host is part of it.
+  if (in_background(fd)) kill(0, SIGTTOU);
+  if (in_background(fd)) return fail(failure, EIO, call, "another job has the terminal");
   if (tcgetattr(fd, &cooked)) return fail_errno(failure, "tcgetattr");
+  if (!at_exit && atexit(terminal_restore) != 0) return fail(failure, ENOMEM, "atexit", "%s", "");
+  at_exit = true;
+  return 0;
+}
+
+int terminal_remember(int fd, struct failure *failure) {
+  if (remembered_fd == fd) return 0;
+  if (raw_fd >= 0 || remembered_fd >= 0) {
+    return fail(failure, EBUSY, "terminalRemember", "another terminal is in use already");
+  }
+  if (remember(fd, "terminalRemember", failure)) return -1;
+  __atomic_store_n(&remembered_fd, fd, __ATOMIC_SEQ_CST);
+  return 0;
+}
+
+int terminal_raw(int fd, struct failure *failure) {
+  if (raw_fd == fd) return 0;
+  if (raw_fd >= 0 || remembered_fd >= 0) {
+    return fail(failure, EBUSY, "terminalRaw", "another terminal is in use already");
+  }
+  if (remember(fd, "terminalRaw", failure)) return -1;
   raw = cooked;
   cfmakeraw(&raw);
   // Output stays processed, so that messages of the host on the same terminal begin at column 1.
   raw.c_oflag |= OPOST;
-  if (!at_exit && atexit(terminal_restore) != 0) return fail(failure, ENOMEM, "atexit", "%s", "");
-  at_exit = true;
   struct sigaction abort_action = {.sa_handler = on_abort, .sa_flags = SA_RESTART};
   struct sigaction continue_action = {.sa_handler = on_continue, .sa_flags = SA_RESTART};
   __atomic_store_n(&raw_fd, fd, __ATOMIC_SEQ_CST);
@@ -81,7 +101,9 @@ int terminal_raw(int fd, struct failure *failure) {
 
 void terminal_restore(void) {
   int saved_errno = errno;
-  // Exactly one caller gets the descriptor, should a signal or a second thread come in between.
+  // Exactly one caller gets a descriptor, should a signal or a second thread come in between.
+  int other_fd = __atomic_exchange_n(&remembered_fd, -1, __ATOMIC_SEQ_CST);
+  if (other_fd >= 0) set_attributes(other_fd, &cooked);
   int fd = __atomic_exchange_n(&raw_fd, -1, __ATOMIC_SEQ_CST);
   if (fd >= 0) {
     set_attributes(fd, &cooked);

@@ -15,6 +15,12 @@ extern "C" {
  */
 int terminal_raw(int fd, struct failure *failure);
 
+/**
+ * Remembers how the terminal is while another process of the same job makes it raw: it goes back
+ * at exit and by terminal_restore(). A background job stops first, as above; errors as above.
+ */
+int terminal_remember(int fd, struct failure *failure);
+
 /** The terminal as it was; does nothing where none is raw. Safe in a signal handler. */
 void terminal_restore(void);
 

@@ -1,6 +1,6 @@
 // The virtual processor: creation, steps, kicks. vcpu-state.c sets and reads its registers.
 // Calls mmap on the vCPU, gettid, tgkill, sigaction, KVM_GET_VCPU_MMAP_SIZE,
-// KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_RUN.
+// KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_GET_TSC_KHZ, KVM_RUN.
 #include "vcpu.h"
 
 #include <errno.h>
@@ -51,6 +51,10 @@ int vcpu_create(struct vcpu *vcpu, const struct vm *vm, unsigned index, unsigned
   vcpu->run_bytes = (size_t)bytes;
   if (cpuid_set(vm->kvm, vcpu->fd, index, count, failure)) return -1;
   return vcpu_reset_state(vcpu, failure);
+}
+
+void vcpu_bind(struct vcpu *vcpu) {
+  __atomic_store_n(&vcpu->thread, gettid(), __ATOMIC_SEQ_CST);
 }
 
 static uint8_t *port_element(const struct vcpu *vcpu) {
@@ -161,6 +165,11 @@ void vcpu_kick(struct vcpu *vcpu) {
     if (tgkill(getpid(), vcpu->thread, SIGRTMIN) == 0 || errno != EAGAIN) return;
     nanosleep(&pause, NULL);
   }
+}
+
+uint64_t vcpu_tsc_khz(const struct vcpu *vcpu) {
+  int rate = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
+  return rate > 0 ? (uint64_t)rate : 0;
 }
 
 void vcpu_close(struct vcpu *vcpu) {

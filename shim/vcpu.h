@@ -29,7 +29,7 @@ struct vcpu {
   struct kvm_run *run;
   size_t run_bytes;
   struct exit_record *record;
-  pid_t thread;            // the one that created it: only this one may run it
+  pid_t thread;            // the only one that may run it: see vcpu_bind()
   int running;             // atomic: the thread is in KVM_RUN, or on its way in or out
   enum vcpu_answer answer; // what the last exit waits for
   uint32_t port_index;     // element of a string instruction that the record describes
@@ -66,6 +66,9 @@ struct vcpu_crash {
 int vcpu_create(struct vcpu *vcpu, const struct vm *vm, unsigned index, unsigned count,
                 struct exit_record *record, struct failure *failure);
 
+/** Makes the calling thread the one that runs it; until then that is the one that created it. */
+void vcpu_bind(struct vcpu *vcpu);
+
 /** Sets the start registers; general registers without a name here become zero, rflags 2. */
 int vcpu_set_registers(const struct vcpu *vcpu, const struct vcpu_registers *registers,
                        struct failure *failure);
@@ -89,6 +92,9 @@ void vcpu_kick(struct vcpu *vcpu);
 /** Reads the registers and the instruction at rip, as far as it can be translated. */
 int vcpu_read_crash(const struct vcpu *vcpu, const struct guest_memory *memory,
                     struct vcpu_crash *crash, struct failure *failure);
+
+/** Rate of its time stamp counter in kHz, or 0 where KVM does not say. */
+uint64_t vcpu_tsc_khz(const struct vcpu *vcpu);
 
 void vcpu_close(struct vcpu *vcpu);
 

@@ -27,6 +27,13 @@ int vm_create(struct vm *vm, int kvm, const struct guest_memory *memory, struct 
 /** Raises one edge on an IOAPIC pin, 0 to 23. EINVAL. */
 int vm_pulse_irq(const struct vm *vm, uint32_t pin, struct failure *failure);
 
+/** A write to `fd` raises one edge on the pin, without a system call of ours on the VM. */
+int vm_add_irqfd(const struct vm *vm, int fd, uint32_t pin, struct failure *failure);
+
+/** A guest's 4-byte write of `value` to the address counts up `fd` and does not exit. */
+int vm_add_ioeventfd(const struct vm *vm, int fd, uint64_t address, uint32_t value,
+                     struct failure *failure);
+
 void vm_close(struct vm *vm);
 
 #ifdef __cplusplus

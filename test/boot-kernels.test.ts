@@ -67,7 +67,7 @@ async function rootedOnDisk(name: string): Promise<Outcome> {
   assert.match(outcome.output, /GUEST root \S+ \/ ext4 rw/);
   assert.match(outcome.output, /GUEST disk virtio_blk/);
   const { milliseconds, disks } = outcome.report!;
-  assert.ok(milliseconds.toMarker! > milliseconds.toFirstInstruction);
+  assert.ok(milliseconds.toMarker! > milliseconds.toFirstInstruction!);
   assert.ok(milliseconds.total > milliseconds.toMarker!);
   assert.is(disks.length, 1);
   assert.ok(disks[0]!.bytesRead > 0);

@@ -4,13 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import {
-  parseDiskFlag,
-  parseRootfsFlag,
-  type RawSettings,
-  readConfigFile,
-  toRunConfig,
-} from '../host/config.ts';
+import { readConfigFile, toRunConfig } from '../host/config.ts';
+import { parseDiskFlag, parseRootfsFlag, type RawSettings } from '../host/disk-config.ts';
 import { EXIT_USAGE, FaradayError } from '../host/errors.ts';
 import { formatSize, parseSize } from '../host/size.ts';
 import { nearest } from '../host/suggest.ts';
@@ -41,12 +36,12 @@ function withFile(text: string, use: (path: string) => void): void {
 
 const config = (settings: RawSettings) => toRunConfig({ kernel: 'vmlinux', ...settings });
 
-test('defaults: 128 MiB, one vCPU, no disk, engine v8', () => {
+test('defaults: 128 MiB, one vCPU, no disk, engine cell', () => {
   const made = config({});
   assert.is(made.memoryBytes, 128 * 2 ** 20);
   assert.is(made.cpus, 1);
   assert.equal(made.disks, []);
-  assert.is(made.engine, 'v8');
+  assert.is(made.engine, 'cell');
   assert.is(made.netBackend, 'none');
   assert.ok(Object.isFrozen(made));
 });
@@ -99,7 +94,7 @@ test('memory below 16M, or not whole pages, is refused', () => {
 
 test('two vCPUs are more than engine v8 runs', () => {
   assert.match(
-    refusal(() => config({ cpus: 2 })),
+    refusal(() => config({ cpus: 2, engine: 'v8' })),
     /--cpus '2' is more than engine v8 can run/,
   );
   for (const bad of [0, -1, 33, 1.5, Number.NaN]) {
@@ -111,7 +106,7 @@ test('two vCPUs are more than engine v8 runs', () => {
 });
 
 test('--rootfs takes a path and ro; a doubled comma is one in the path', () => {
-  assert.equal(parseRootfsFlag('a.img'), { path: 'a.img', ro: false });
+  assert.equal(parseRootfsFlag('a.img'), { path: 'a.img' });
   assert.equal(parseRootfsFlag('a.img,ro'), { path: 'a.img', ro: true });
   assert.equal(parseRootfsFlag('a,,b.img,ro'), { path: 'a,b.img', ro: true });
   assert.match(
@@ -145,6 +140,83 @@ test('--disk takes path=, ro and id=, each once', () => {
   assert.match(
     refusal(() => config({ disk: [{ ro: true }] })),
     /lacks path=/,
+  );
+});
+
+test('a disk takes options for its I/O, on either flag and in the file', () => {
+  const options = 'io-engine=io_uring,num-queues=4,cache=writethrough,queue-size=64';
+  const raw = { 'io-engine': 'io_uring', 'num-queues': 4, cache: 'writethrough', 'queue-size': 64 };
+  assert.equal(parseDiskFlag(`path=a,${options}`), { path: 'a', ...raw });
+  assert.equal(parseRootfsFlag(`a,ro,${options}`), { path: 'a', ro: true, ...raw });
+  withFile(JSON.stringify({ kernel: 'k', disk: [{ path: 'a', ...raw }] }), (path) => {
+    const [disk] = toRunConfig(readConfigFile(path)).disks;
+    const { ioUring, queueCount, writeback, queueSize } = disk!;
+    assert.equal([ioUring, queueCount, writeback, queueSize], [true, 4, false, 64]);
+  });
+});
+
+const badDisks: [RawSettings, RegExp][] = [
+  [{ 'io-engine': 'aio' }, /--disk io-engine 'aio' is unknown; known are sync, io_uring$/],
+  [{ cache: 'none' }, /--disk cache 'none' is unknown; known are writeback, writethrough$/],
+  [{ 'num-queues': 0 }, /--disk num-queues '0' must be a whole number from 1 to 8$/],
+  [{ 'num-queues': 9 }, /num-queues '9' must be/],
+  [{ 'queue-size': 2 }, /--disk queue-size '2' must be a power of two from 4 to 256$/],
+  [{ 'queue-size': 100 }, /queue-size '100' must be a power of two/],
+  [{ 'queue-size': 512 }, /queue-size '512' must be/],
+];
+
+for (const [options, message] of badDisks) {
+  test(`a disk with ${JSON.stringify(options)} is refused`, () => {
+    assert.match(
+      refusal(() => config({ disk: [{ path: 'a', ...options }] })),
+      message,
+    );
+  });
+}
+
+test('malformed options of disks are refused by flag', () => {
+  assert.match(
+    refusal(() => parseDiskFlag('path=a,num-queues=two')),
+    /--disk num-queues 'two' must be a whole number, such as num-queues=4/,
+  );
+  assert.match(
+    refusal(() => parseRootfsFlag('a,io-engine')),
+    /--rootfs option 'io-engine' is malformed; write io-engine=VALUE/,
+  );
+  assert.match(
+    refusal(() => parseRootfsFlag('a,id=x')),
+    /--rootfs option 'id' is unknown; known are ro, io-engine=, num-queues=, cache=, queue-size=$/,
+  );
+});
+
+const notForV8: [RawSettings, RegExp][] = [
+  [{ disk: [{ path: 'a', 'io-engine': 'io_uring' }] }, /io-engine=io_uring of disk disk0/],
+  [{ 'huge-pages': '2M' }, /--huge-pages '2M'/],
+  [{ prefault: true }, /--prefault/],
+  [{ detach: true }, /--detach/],
+];
+
+for (const [settings, message] of notForV8) {
+  test(`engine v8 refuses ${JSON.stringify(settings)} in one line that names the way out`, () => {
+    const line = refusal(() => config({ engine: 'v8', ...settings }));
+    assert.match(line, message);
+    assert.match(line, /is not for engine v8; use --engine cell or /);
+  });
+}
+
+test('what a machine may have: memory, CPUs and queues', () => {
+  const made = config({ cpus: 32, 'huge-pages': '2M', prefault: true });
+  assert.equal([made.cpus, made.hugePages, made.prefault], [32, '2M', true]);
+  assert.equal([config({}).hugePages, config({}).prefault], ['transparent', false]);
+  const many = config({ cpus: 2, disk: [{ path: 'a', 'num-queues': 8 }] });
+  assert.is(many.disks[0]!.queueCount, 8);
+});
+
+test('a guest that is left running makes no report', () => {
+  assert.is(config({ detach: true }).detach, true);
+  assert.match(
+    refusal(() => config({ detach: true, report: 'r' })),
+    /--detach and --report exclude each other/,
   );
 });
 
@@ -188,8 +260,12 @@ test('--cmdline and --cmdline-replace exclude each other', () => {
 
 test('a value outside a fixed list is named with the list', () => {
   assert.match(
-    refusal(() => config({ engine: 'cell' })),
-    /--engine 'cell' is unknown; known is v8/,
+    refusal(() => config({ engine: 'qemu' })),
+    /--engine 'qemu' is unknown; known are cell, v8/,
+  );
+  assert.match(
+    refusal(() => config({ 'huge-pages': '1G' })),
+    /--huge-pages '1G' is unknown; known are off, transparent, 2M/,
   );
   assert.match(
     refusal(() => config({ 'log-level': 'loud' })),
@@ -215,7 +291,8 @@ test('a configuration file has the names of the flags and the same meaning', () 
     assert.is(made.kernel, 'k');
     assert.is(made.memoryBytes, 64 * 2 ** 20, 'the flag wins');
     assert.is(made.bootTimer, true);
-    assert.equal(made.disks[0], { path: 'r', readOnly: true, id: 'rootfs' });
+    const standard = { ioUring: false, writeback: true, queueCount: 1, queueSize: 256 };
+    assert.equal(made.disks[0], { path: 'r', readOnly: true, id: 'rootfs', ...standard });
   });
 });
 

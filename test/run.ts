@@ -51,11 +51,11 @@ function groupOf(base: string): string {
   if (mirrored) {
     return mirrored[0];
   }
-  const named = { boot: 'boots', shim: 'shim', cli: 'cli' };
+  const named = { boot: 'boots', shim: 'shim', cell: 'cell', cli: 'cli' };
   return Object.entries(named).find(([word]) => base.startsWith(word))?.[1] ?? 'whole';
 }
 
-const ORDER = ['core', 'boot', 'kernel', 'engine', 'shim', 'host', 'cli', 'tools', 'whole'];
+const ORDER = 'core boot kernel engine shim cell host cli tools whole'.split(' ');
 const IN_LAB = ['lab', 'boots'];
 
 function findTests(words: string[]): TestFile[] {

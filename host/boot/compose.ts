@@ -5,7 +5,14 @@ import { acpiSegment } from './acpi.ts';
 import { acpiIsOff, checkCommandLine, withVirtioDevices } from './cmdline.ts';
 import { e820Map } from './e820.ts';
 import { checkKernelFits, chooseEntry, kernelSegments, readElfKernel } from './elf.ts';
-import type { BytesSegment, EntryMode, MachineImage, VirtioDevice, VirtioSlot } from './image.ts';
+import type {
+  BytesSegment,
+  EntryMode,
+  HugePages,
+  MachineImage,
+  VirtioDevice,
+  VirtioSlot,
+} from './image.ts';
 import { placeInitrd } from './initrd.ts';
 import { COMMAND_LINE, VIRTIO_MMIO_BYTES, VIRTIO_MMIO_START, VIRTIO_PINS } from './layout.ts';
 import { linux64Registers, linux64Segments } from './linux64.ts';
@@ -14,9 +21,12 @@ import { pvhRegisters, pvhSegments } from './pvh.ts';
 
 export interface ComposeConfig {
   kernelPath: string; // an ELF vmlinux; see host/kernel/resolve.ts for everything else
+  kernelStable?: boolean; // it is a file of Faraday's own, never changed in place
   initrd?: Uint8Array | string; // bytes, or the path of a file
   cmdline: string; // complete but for the devices; see cmdline.ts
   memoryBytes: number;
+  hugePages?: HugePages; // default: transparent
+  prefault?: boolean;
   cpuCount: number;
   entry?: 'auto' | EntryMode; // default: auto
   acpi?: boolean; // false: the kernel has no ACPI, so it learns of devices by its command line
@@ -47,6 +57,7 @@ function commandLineSegment(text: string): BytesSegment {
  */
 export function composeMachine(config: ComposeConfig): MachineImage {
   const { memoryBytes, cpuCount, bootTimer, virtio } = config;
+  const { hugePages = 'transparent', prefault = false } = config;
   const slots = virtio.map((device) => device.slot);
   checkCommandLine(config.cmdline);
   // A kernel which reads ACPI would meet each device twice, and complain of the second.
@@ -66,9 +77,10 @@ export function composeMachine(config: ComposeConfig): MachineImage {
     commandLineSegment(cmdline),
     mpTableSegment(cpuCount),
     acpiSegment(cpuCount, slots),
-    ...kernelSegments(kernel),
+    ...kernelSegments(kernel, config.kernelStable),
   ];
   if (initrd) segments.push(initrd.segment);
   const registers = pvh ? pvhRegisters(kernel.pvhEntry!) : linux64Registers(kernel.linux64Entry);
-  return { memoryBytes, cpuCount, segments, registers, entry, bootTimer, virtio };
+  const memory = { memoryBytes, hugePages, prefault };
+  return { ...memory, cpuCount, segments, registers, entry, bootTimer, virtio };
 }

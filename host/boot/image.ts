@@ -15,6 +15,7 @@ export interface FileSegment {
   path: string;
   fileOffset: number;
   lengthBytes: number;
+  stable?: boolean; // the file is replaced and never changed in place: it may be mapped
 }
 
 export type Segment = BytesSegment | FileSegment;
@@ -61,7 +62,7 @@ export interface VirtioSlot {
   pin: number;
 }
 
-/** A disk as the engine sees it. The host opened and locked `fd` already. */
+/** A disk as the engine sees it. The host opened `fd` already. */
 export interface DiskDevice {
   kind: 'virtio-blk';
   slot: VirtioSlot;
@@ -70,6 +71,10 @@ export interface DiskDevice {
   fd: number;
   capacityBytes: number;
   readOnly: boolean;
+  ioUring: boolean; // else one request after the other
+  writeback: boolean;
+  queueCount: number;
+  queueSize: number;
 }
 
 export interface RngDevice {
@@ -79,9 +84,14 @@ export interface RngDevice {
 
 export type VirtioDevice = DiskDevice | RngDevice;
 
+/** The pages guest RAM is made of: ordinary, large where the kernel finds any, from the pool. */
+export type HugePages = 'off' | 'transparent' | '2M';
+
 /** The whole machine, before its first instruction. */
 export interface MachineImage {
   memoryBytes: number;
+  hugePages: HugePages;
+  prefault: boolean; // touch all of guest RAM before the guest starts
   cpuCount: number;
   segments: Segment[];
   registers: VcpuRegisters;

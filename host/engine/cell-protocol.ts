@@ -1,6 +1,6 @@
 // What a cell and its host say to each other over the control socket: little-endian records of
-// fixed layout. The build makes C macros of the numbers (CELL_). The host trusts nothing that a
-// cell says.
+// fixed layout. The build makes C macros of the numbers (CELL_). The host trusts nothing a cell
+// says.
 
 // Descriptors a cell finds open when a host spawns it.
 export const FD_CONTROL = 3;

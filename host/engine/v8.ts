@@ -14,8 +14,9 @@ import {
   EFFECT_REQUEST,
 } from '../../assembly/abi.ts';
 import type { MachineImage } from '../boot/image.ts';
+import { describeExit, EXIT_NAMES } from '../exit-names.ts';
 import type { Log } from '../log.ts';
-import type { ExitCause } from '../report.ts';
+import type { RunResult } from '../result.ts';
 import * as native from '../shim.ts';
 import { Bus, type Place } from './bus.ts';
 import { EscapeParser, OutputBuffer, PendingInput } from './console.ts';
@@ -27,20 +28,6 @@ import { serveQueue } from './serve-queue.ts';
 const INPUT_CHUNK_BYTES = 4096;
 const FAREWELL_MS = 100; // for output when a signal ends the run
 const ALL_ONES = 0xffffffff;
-
-const EXIT_NAMES = [
-  'kicked',
-  'io-read',
-  'io-write',
-  'mmio-read',
-  'mmio-write',
-  'halt',
-  'shutdown',
-  'fail-entry',
-  'internal-error',
-  'system-event',
-  'unknown',
-];
 
 const SIGNALS = [
   { event: native.EVENT_SIGINT, name: 'SIGINT' },
@@ -56,24 +43,9 @@ export interface EngineOptions {
   unixSeconds: () => number;
 }
 
-export interface EngineResult {
-  cause: ExitCause;
-  signal: string | null;
-  detail: string | null;
-  crash: native.CrashState | null;
-  firstInstructionMs: number;
-  markerMs: number | null;
-  endMs: number;
-  exits: Float64Array; // by exit kind
-  exitNames: readonly string[];
-  unclaimedExits: number; // accesses no device answers
-  devices: readonly Device[];
-  executor: Executor;
-}
+type Stop = Pick<RunResult, 'cause' | 'signal' | 'detail'>;
 
-type Stop = Pick<EngineResult, 'cause' | 'signal' | 'detail'>;
-
-function stopped(cause: ExitCause, detail: string | null = null): Stop {
+function stopped(cause: Stop['cause'], detail: string | null = null): Stop {
   return { cause, signal: null, detail };
 }
 
@@ -119,22 +91,24 @@ class Machine {
     });
   }
 
-  run(): EngineResult {
-    const firstInstructionMs = this.options.now();
+  run(before: { loadedMs: number; createdMs: number }): RunResult {
+    const runningMs = this.options.now();
     while (!this.stop) this.handle(this.vm.run());
     this.flushOutput();
     const crashed = this.stop.cause === 'triple-fault' || this.stop.cause === 'kvm-error';
     return {
       ...this.stop,
       crash: crashed ? this.vm.crashState() : null,
-      firstInstructionMs,
+      phases: { ...before, cellStartedMs: null, runningMs },
       markerMs: this.markerMs,
       endMs: this.options.now(),
       exits: this.exits,
-      exitNames: EXIT_NAMES,
       unclaimedExits: this.unclaimedExits,
-      devices: this.bus.devices,
-      executor: this.executor,
+      devices: this.bus.devices.map((device) => {
+        const { name, exits, traps } = device;
+        return { name, exits, traps, incidents: device.incidents() };
+      }),
+      disks: this.executor.diskReports,
     };
   }
 
@@ -168,7 +142,7 @@ class Machine {
 
   private describeExit(kind: number): string {
     const code = this.record.getBigUint64(native.EXIT_RECORD_ADDRESS, true);
-    return `${EXIT_NAMES[kind] ?? `exit ${kind}`}, code ${code}`;
+    return describeExit(kind, code);
   }
 
   private access(kind: number): void {
@@ -326,15 +300,20 @@ function makeRaw(inputFd: number): boolean {
 }
 
 /** Boots `image` and stays with it to its end. Throws FaradayError or a NativeError. */
-export function runV8(image: MachineImage, options: EngineOptions): EngineResult {
+export function runV8(image: MachineImage, options: EngineOptions): RunResult {
   const vm = native.shim().createVm({ memoryBytes: image.memoryBytes, cpuCount: image.cpuCount });
+  const createdMs = options.now();
   try {
     loadImage(vm, image);
+    const loadedMs = options.now();
     const { inputFd, outputFd } = options;
     const watcher = native.shim().createWatcher(vm, { inputFd, outputFd, signals: true });
     try {
       const terminal = makeRaw(inputFd);
-      return new Machine(image, vm, watcher, terminal, options).run();
+      return new Machine(image, vm, watcher, terminal, options).run({
+        createdMs,
+        loadedMs,
+      });
     } finally {
       native.shim().terminalRestore();
       watcher.close();

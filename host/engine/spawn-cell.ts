@@ -1,0 +1,110 @@
+// Starting a cell: everything it will ever need is opened here and handed over as descriptors, in
+// the order of cell-protocol.ts; the cell itself opens nothing.
+import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
+import { closeSync, constants, openSync, unlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { MachineImage } from '../boot/image.ts';
+import { type ImageBytes, type ImageFile, imageBeside } from '../boot/image-bytes.ts';
+import { FaradayError } from '../errors.ts';
+import { explainKvmOpen } from '../explain.ts';
+import { changedFile, writeImage } from '../write-image.ts';
+
+const KVM_PATH = '/dev/kvm';
+// Node does not name it: a file in this folder that never gets a name. Linux, uapi/asm/fcntl.h.
+const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
+const UNNAMED = constants.O_RDWR | constants.O_EXCL | O_TMPFILE;
+const MODE = 0o600;
+
+/** Where the console goes: standard descriptors are inherited or /dev/null. */
+export interface CellStreams {
+  input: 'inherit' | 'ignore';
+  output: 'inherit' | 'ignore';
+  errors: 'inherit' | 'ignore';
+}
+
+export interface SpawnOptions extends CellStreams {
+  program: string;
+  detached: boolean; // a session of its own, which outlives this process
+}
+
+/** A file that is unlinked at once, where the file system has none without a name. */
+function openAndUnlink(): number {
+  const path = join(tmpdir(), `.faraday-image-${process.pid}-${process.hrtime.bigint()}`);
+  const fd = openSync(path, 'wx+', MODE);
+  unlinkSync(path);
+  return fd;
+}
+
+/** An open file that holds `image` and goes away by itself: in memory where that has room. */
+function imageFile(image: ImageBytes): number {
+  const unnamed = (folder: string) => openSync(folder, UNNAMED, MODE);
+  const places = [() => unnamed('/dev/shm'), () => unnamed(tmpdir()), openAndUnlink];
+  let problem: unknown;
+  for (const open of places) {
+    let fd = -1;
+    try {
+      fd = open();
+      writeImage(fd, image);
+      return fd;
+    } catch (error) {
+      problem = error;
+      if (fd >= 0) closeSync(fd);
+    }
+  }
+  throw problem;
+}
+
+function openKvm(): number {
+  try {
+    return openSync(KVM_PATH, constants.O_RDWR);
+  } catch (error) {
+    throw explainKvmOpen((error as NodeJS.ErrnoException).code ?? 'unknown error') ?? error;
+  }
+}
+
+function openPath(path: string): number {
+  try {
+    return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EMFILE' || code === 'ENFILE') throw error;
+    throw changedFile(path); // it was read a moment ago
+  }
+}
+
+function start(options: SpawnOptions, passed: readonly number[]): ChildProcess {
+  const { program, detached, input, output, errors } = options;
+  const stdio: StdioOptions = [input, output, errors, 'pipe', ...passed];
+  const args = detached ? ['--spawned', '--detached'] : ['--spawned'];
+  return spawn(program, args, { stdio, env: {}, cwd: '/', detached });
+}
+
+/**
+ * Spawns the cell that runs `image`. The disks' descriptors stay the caller's; everything else is
+ * closed here again. Throws FaradayError or the system's errors; a program that does not start
+ * shows as the child's 'error' event.
+ */
+export function spawnCell(image: MachineImage, options: SpawnOptions): ChildProcess {
+  const bytes = imageBeside(image);
+  const own: number[] = [];
+  const keep = (fd: number): number => {
+    own.push(fd);
+    return fd;
+  };
+  const fdOf = (file: ImageFile): number => ('fd' in file ? file.fd : keep(openPath(file.path)));
+  try {
+    const passed = [keep(imageFile(bytes)), keep(openKvm()), ...bytes.files.map(fdOf)];
+    return start(options, passed);
+  } finally {
+    for (const fd of own) closeSync(fd);
+  }
+}
+
+/** The error for a program that did not start. */
+export function notStarted(program: string, error: unknown): unknown {
+  const { code } = error as NodeJS.ErrnoException;
+  if (code !== 'ENOENT' && code !== 'EACCES') return error;
+  const finding = code === 'ENOENT' ? 'is missing' : 'may not be executed';
+  return new FaradayError('host', `${program} ${finding}; run 'npm run build' in Faraday's folder`);
+}

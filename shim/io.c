@@ -1,0 +1,243 @@
+// The I/O thread's loop. Calls epoll_create1, epoll_ctl, epoll_wait, signalfd, read.
+#include "io.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#define EVENTS 32
+#define FAREWELL_STEP_MS 50
+
+enum source { SOURCE_WAKE, SOURCE_SIGNAL, SOURCE_CONTROL, SOURCE_INPUT, SOURCE_RING, SOURCE_KICK };
+
+static uint64_t tag(enum source source, uint32_t device, uint32_t queue) {
+  return (uint64_t)source << 32 | device << 16 | queue;
+}
+
+static int watch(const struct io *io, int fd, uint64_t data, struct failure *failure) {
+  struct epoll_event event = {.events = EPOLLIN, .data.u64 = data};
+  if (epoll_ctl(io->epoll, EPOLL_CTL_ADD, fd, &event) == 0) return 0;
+  return fail_errno(failure, "epoll_ctl");
+}
+
+static void drain_counter(int fd) {
+  uint64_t count;
+  ssize_t got = read(fd, &count, sizeof count);
+  (void)got; // EAGAIN: it was drained already
+}
+
+static int watch_signals(struct io *io, struct failure *failure) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGHUP);
+  io->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+  if (io->signals < 0) return fail_errno(failure, "signalfd");
+  return watch(io, io->signals, tag(SOURCE_SIGNAL, 0, 0), failure);
+}
+
+int io_create(struct io *io, struct failure *failure) {
+  const struct machine *machine = io->machine;
+  io->epoll = epoll_create1(EPOLL_CLOEXEC);
+  if (io->epoll < 0) return fail_errno(failure, "epoll_create1");
+  if (watch(io, machine->wake, tag(SOURCE_WAKE, 0, 0), failure)) return -1;
+  if (watch_signals(io, failure)) return -1;
+  if (io->control->fd >= 0 &&
+      watch(io, io->control->fd, tag(SOURCE_CONTROL, 0, 0), failure)) {
+    return -1;
+  }
+  if (io->server->ring.fd >= 0 &&
+      watch(io, io->server->ring.fd, tag(SOURCE_RING, 0, 0), failure)) {
+    return -1;
+  }
+  for (uint32_t i = 0; i < machine->device_count; i++) {
+    for (uint32_t queue = 0; queue < machine->devices[i].queue_count; queue++) {
+      int kick = machine->devices[i].queues[queue].kick;
+      if (watch(io, kick, tag(SOURCE_KICK, i, queue), failure)) return -1;
+    }
+  }
+  return 0;
+}
+
+// --- Console input ------------------------------------------------------------------------------
+
+/** Has epoll look at the input exactly while it should be read. */
+static void watch_input(struct io *io) {
+  struct console *console = &io->machine->console;
+  bool wanted = !io->paused && !io->input_over && console_wants_input(console);
+  if (io->input_always || wanted == io->input_watched) return;
+  struct epoll_event event = {.events = EPOLLIN, .data.u64 = tag(SOURCE_INPUT, 0, 0)};
+  int operation = wanted ? EPOLL_CTL_ADD : EPOLL_CTL_DEL;
+  if (epoll_ctl(io->epoll, operation, console->input, &event) == 0) {
+    io->input_watched = wanted;
+  } else {
+    // A file or /dev/null is always ready and cannot be waited for; what is closed is at its end.
+    io->input_always = errno == EPERM;
+    io->input_over = errno != EPERM;
+  }
+}
+
+static void read_input(struct io *io) {
+  switch (console_read(&io->machine->console)) {
+    case CONSOLE_QUIT:
+      machine_end(io->machine, CELL_CAUSE_CONSOLE_QUIT, 0);
+      return;
+    case CONSOLE_END:
+      io->input_over = true;
+      return;
+    default:
+      return;
+  }
+}
+
+// --- News ---------------------------------------------------------------------------------------
+
+static void tell_traps(struct io *io) {
+  for (uint32_t i = 0; i < io->machine->device_count; i++) {
+    const struct device *device = &io->machine->devices[i];
+    uint32_t traps = __atomic_load_n(&device->traps, __ATOMIC_SEQ_CST);
+    if (traps == io->traps_told[i]) continue;
+    io->traps_told[i] = traps;
+    control_log(io->control, CELL_LOG_LEVEL_ERROR, "device %s trapped: %s", device->name,
+                device->dead ? "second trap within a second, out of service" : "restarted");
+  }
+}
+
+static void hear_news(struct io *io) {
+  struct machine *machine = io->machine;
+  drain_counter(machine->wake);
+  tell_traps(io);
+  if (!io->marker_told && __atomic_load_n(&machine->marker_ns, __ATOMIC_SEQ_CST)) {
+    io->marker_told = true;
+    control_tell(io->control, CELL_MARKER);
+  }
+  int lost = __atomic_exchange_n(&machine->console.lost_errno, 0, __ATOMIC_SEQ_CST);
+  if (lost && !machine->console.loss_told) {
+    machine->console.loss_told = true;
+    control_log(io->control, CELL_LOG_LEVEL_WARN,
+                "standard output cannot be written (%s); console output is lost",
+                errno_name(lost));
+  }
+}
+
+static void take_signal(struct io *io) {
+  struct signalfd_siginfo info;
+  while (read(io->signals, &info, sizeof info) == sizeof info) {
+    machine_end(io->machine, CELL_CAUSE_SIGNAL, info.ssi_signo);
+  }
+}
+
+static void set_paused(struct io *io, bool paused) {
+  if (paused && !io->paused) {
+    // A vCPU may wait for a request in flight: those go first.
+    server_drain(io->server);
+    machine_pause(io->machine);
+    server_drain(io->server);
+  }
+  if (!paused && io->paused) machine_resume(io->machine);
+  io->paused = paused;
+  control_tell(io->control, paused ? CELL_PAUSED : CELL_RESUMED);
+}
+
+static void obey_host(struct io *io) {
+  struct command command;
+  int status;
+  while ((status = control_receive(io->control, &command)) > 0) {
+    if (command.type == CELL_COMMAND_STOP) {
+      machine_end(io->machine, CELL_CAUSE_SIGNAL, command.value & 0x7f);
+    }
+    if (command.type == CELL_COMMAND_PAUSE) set_paused(io, true);
+    if (command.type == CELL_COMMAND_RESUME) set_paused(io, false);
+  }
+  if (status == 0) return;
+  epoll_ctl(io->epoll, EPOLL_CTL_DEL, io->control->fd, NULL);
+  if (io->host_needed) machine_end(io->machine, CELL_CAUSE_HOST_GONE, 0);
+}
+
+// --- The loop -----------------------------------------------------------------------------------
+
+static void handle(struct io *io, const struct epoll_event *event) {
+  uint64_t data = event->data.u64;
+  uint32_t queue = data & 0xffff;
+  struct device *device = &io->machine->devices[data >> 16 & 0xffff];
+  switch ((enum source)(data >> 32)) {
+    case SOURCE_WAKE:
+      hear_news(io);
+      return;
+    case SOURCE_SIGNAL:
+      take_signal(io);
+      return;
+    case SOURCE_CONTROL:
+      obey_host(io);
+      return;
+    case SOURCE_INPUT:
+      read_input(io);
+      return;
+    case SOURCE_RING:
+      return; // server_advance() comes after every round
+    case SOURCE_KICK:
+      drain_counter(device->queues[queue].kick);
+      if (io->paused) {
+        device->queues[queue].waiting = true;
+      } else {
+        server_serve(io->server, device, queue, true);
+      }
+      return;
+  }
+}
+
+/** Serves what was left over. True: there is still more, so do not sleep. */
+static bool serve_waiting(struct io *io) {
+  bool more = false;
+  if (io->paused) return false;
+  for (uint32_t i = 0; i < io->machine->device_count; i++) {
+    struct device *device = &io->machine->devices[i];
+    for (uint32_t queue = 0; queue < device->queue_count; queue++) {
+      if (!device->queues[queue].waiting || !server_ready(io->server)) continue;
+      server_serve(io->server, device, queue, false);
+      more |= device->queues[queue].waiting && server_ready(io->server);
+    }
+  }
+  return more;
+}
+
+void io_run(struct io *io) {
+  struct epoll_event events[EVENTS];
+  struct machine *machine = io->machine;
+  bool more = false;
+  while (!__atomic_load_n(&machine->ending.cause, __ATOMIC_SEQ_CST)) {
+    watch_input(io);
+    bool read_now = io->input_always && !io->input_over && !io->paused &&
+                    console_wants_input(&machine->console);
+    int count = epoll_wait(io->epoll, events, EVENTS, more || read_now ? 0 : -1);
+    for (int i = 0; i < count; i++) handle(io, &events[i]);
+    if (read_now) read_input(io);
+    more = serve_waiting(io);
+    while (server_advance(io->server) > 0) more |= serve_waiting(io);
+  }
+  machine_stop(machine);
+  server_drain(io->server);
+  hear_news(io); // a marker or a trap just before the end counts too
+}
+
+void io_farewell(struct io *io, int patience_ms) {
+  struct console *console = &io->machine->console;
+  if (patience_ms >= 0) {
+    console_stop(console, patience_ms);
+    return;
+  }
+  // The guest's last words wait for a slow reader as long as nobody asks to stop.
+  while (!console_stop(console, FAREWELL_STEP_MS)) {
+    struct signalfd_siginfo info;
+    struct command command;
+    bool asked = read(io->signals, &info, sizeof info) == sizeof info;
+    if (io->control->fd >= 0 && io->host_needed) {
+      asked |= control_receive(io->control, &command) != 0;
+    }
+    if (asked) return;
+  }
+}

@@ -1,0 +1,34 @@
+// The I/O thread: waits for doorbells, completions, console input, signals and commands, and does
+// what each asks for, until the guest is over.
+#pragma once
+
+#include "control.h"
+#include "machine.h"
+#include "serve.h"
+
+struct io {
+  struct machine *machine;
+  struct server *server;
+  struct control *control;
+  bool host_needed; // its end is the guest's
+  int epoll;
+  int signals; // signalfd
+  bool paused;
+  bool input_watched;  // by epoll
+  bool input_always;   // it cannot be: a file, or /dev/null
+  bool input_over;
+  bool marker_told;
+  uint32_t traps_told[MACHINE_DEVICES_MAX];
+};
+
+/** Makes everything that is waited for. */
+int io_create(struct io *io, struct failure *failure);
+
+/** Serves until the guest is over and its vCPUs have stopped. */
+void io_run(struct io *io);
+
+/**
+ * Waits until the console's output is out, or so many milliseconds have passed; -1: until it is,
+ * or somebody asks to stop.
+ */
+void io_farewell(struct io *io, int patience_ms);
