@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { checkCommand } from './cli/check.ts';
 import { kernelCommand } from './cli/kernel.ts';
+import { replayCommand } from './cli/replay.ts';
 import { runCommand } from './cli/run.ts';
 import { EXIT_HOST, EXIT_INTERNAL, EXIT_OK, EXIT_USAGE, FaradayError } from './errors.ts';
 import { oneLine, printError, printOutput } from './log.ts';
@@ -17,6 +18,7 @@ export function buildProgram(): Command {
     .helpCommand('help [verb]', 'show help for a verb')
     .addCommand(runCommand, { isDefault: true })
     .addCommand(kernelCommand)
+    .addCommand(replayCommand)
     .addCommand(checkCommand);
   program.showSuggestionAfterError(false);
   silence(program);
