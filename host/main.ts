@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { checkCommand } from './cli/check.ts';
 import { imageCommand } from './cli/image.ts';
 import { kernelCommand } from './cli/kernel.ts';
+import { replayCommand } from './cli/replay.ts';
 import { runCommand } from './cli/run.ts';
 import { EXIT_HOST, EXIT_INTERNAL, EXIT_OK, EXIT_USAGE, FaradayError } from './errors.ts';
 import { oneLine, printError, printOutput } from './log.ts';
@@ -19,6 +20,7 @@ export function buildProgram(): Command {
     .addCommand(runCommand, { isDefault: true })
     .addCommand(kernelCommand)
     .addCommand(imageCommand)
+    .addCommand(replayCommand)
     .addCommand(checkCommand);
   program.showSuggestionAfterError(false);
   silence(program);
