@@ -2,8 +2,8 @@
 // device. In V8 its imports reach guest-memory.ts; a native one is the same core as C, over the
 // shim's guest memory. Policy (what a trap or an effect leads to) is the engine's: a trap of either
 // leaves here as a WebAssembly.RuntimeError.
-import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import * as abi from '../assembly/abi.ts';
 import { FaradayError } from './errors.ts';
 import type { GuestMemory } from './guest-memory.ts';
@@ -109,17 +109,13 @@ interface CoreExports {
 
 let compiled: WebAssembly.Module | undefined;
 
-const coreBytes = () => readFileSync(new URL('../build/core.wasm', import.meta.url));
+/** The bytes of build/core.wasm. */
+export const coreBytes = () => readFileSync(join(import.meta.dirname, '../build/core.wasm'));
 
 /** The compiled core, read from build/core.wasm at the first use. */
 export function coreModule(): WebAssembly.Module {
   compiled ??= new WebAssembly.Module(coreBytes());
   return compiled;
-}
-
-/** The SHA-256 of the core: recordings tell by it whether they were made with another one. */
-export function coreHash(): Uint8Array {
-  return createHash('sha256').update(coreBytes()).digest();
 }
 
 function linkV8(guest: Pick<GuestMemory, 'importsFor'>): CoreExports {

@@ -2,6 +2,7 @@
 // Every call either returns or throws a NativeError whose `code` is an errno name ('EACCES') and
 // whose `syscall` names the call ('KVM_CREATE_VM', 'preadv').
 import { createRequire } from 'node:module';
+import { join } from 'node:path';
 import type { VcpuRegisters } from './boot/image.ts';
 
 export interface NativeError extends Error {
@@ -232,8 +233,8 @@ let loaded: Shim | undefined;
 /** Loads build/faraday.node, at the first use only. */
 export function shim(): Shim {
   if (!loaded) {
-    const path = new URL('../build/faraday.node', import.meta.url);
-    loaded = createRequire(import.meta.url)(path.pathname) as Shim;
+    const path = join(import.meta.dirname, '../build/faraday.node');
+    loaded = createRequire(path)(path) as Shim;
   }
   return loaded;
 }

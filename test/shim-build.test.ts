@@ -9,6 +9,7 @@ import { REQUEST_BYTES_MAX } from '../assembly/abi.ts';
 import { FaradayError } from '../host/errors.ts';
 import { EXIT_UNKNOWN } from '../host/shim.ts';
 import { abiHeader, buildShim, nodeHeaders } from '../tools/build-shim.ts';
+import { REPOSITORY } from '../tools/cache.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'faraday-build-'));
 const buildFolder = join(REPOSITORY, 'build');

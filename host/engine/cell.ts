@@ -9,11 +9,10 @@ import { EXIT_HOST, EXIT_USAGE, FaradayError } from '../errors.ts';
 import { explainCall } from '../explain.ts';
 import type { Log } from '../log.ts';
 import { type RunResult, SIGNAL_NUMBERS } from '../result.ts';
-import type { NativeError } from '../shim.ts';
 import { brokenCell, type Failure, type Message, MessageReader } from './cell-messages.ts';
 import { COMMAND_BYTES, COMMAND_STOP, FD_CONTROL } from './cell-protocol.ts';
 import { toRunResult } from './cell-report.ts';
-import { type CellStreams, spawnCell } from './spawn-cell.ts';
+import { spawnCell } from './spawn-cell.ts';
 
 const STDIN = 0;
 const STDOUT = 1;
@@ -198,26 +197,11 @@ function forwardSignals(cell: Cell): () => void {
   };
 }
 
-/**
- * Remembers how the terminal is, which the cell makes raw. Where another job has it the guest gets
- * no console input.
- */
-async function takeTerminal(): Promise<CellStreams['input']> {
-  const { shim } = await import('../shim.ts');
-  try {
-    shim().terminalRemember(STDIN);
-    return 'inherit';
-  } catch (error) {
-    if ((error as NativeError).code === 'EIO') return 'ignore';
-    throw error;
-  }
-}
-
 /** Runs `image` in a cell to its end. Throws FaradayError or the system's errors. */
 export async function runCell(image: MachineImage, options: CellOptions): Promise<RunResult> {
-  const onTerminal = isatty(STDIN);
-  // The addon costs milliseconds: only a terminal needs it.
-  const input = onTerminal ? await takeTerminal() : 'inherit';
+  const terminal = isatty(STDIN) ? await import('../terminal.ts') : null;
+  // The cell makes it raw; where another job has it, the guest gets no console input.
+  const input = terminal?.rememberTerminal(STDIN) === false ? 'ignore' : 'inherit';
   const streams = { input, output: 'inherit', errors: 'inherit' } as const;
   const child = await spawnCell(image, { ...streams, program: options.program, detached: false });
   const cell = new Cell(image, options, child);
@@ -226,7 +210,7 @@ export async function runCell(image: MachineImage, options: CellOptions): Promis
     return await cell.ended();
   } finally {
     restoreSignals();
-    if (onTerminal) (await import('../shim.ts')).shim().terminalRestore();
+    terminal?.restoreTerminal();
   }
 }
 

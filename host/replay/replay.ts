@@ -1,7 +1,8 @@
 // `faraday replay`: the recorded calls on fresh cages; answers, accesses and the state at the end
 // must be the same, byte for byte.
 import { EFFECT_REQUEST } from '../../assembly/abi.ts';
-import { type Cage, coreHash } from '../core.ts';
+import type { Cage } from '../core.ts';
+import { coreHash } from './core-hash.ts';
 import { FaradayError } from '../errors.ts';
 import type { NativeError } from '../shim.ts';
 import { firstDifference } from './accesses.ts';
