@@ -25,12 +25,18 @@ export const DATA = 0x60000;
 const HEADER = 0x53000; // struct virtio_blk_req: a read of sector 0, or what `headerType` says
 const STATUS = 0x53100;
 export const QUEUE_SIZE = 256;
-const DATA_DESCRIPTOR = QUEUE_SIZE - 2; // shared by all requests, like the status behind it
 export const HEADS = 128; // requests that a guest keeps going at once
 const SECTOR_BYTES = 512;
 
+interface QueuePlan {
+  dataBytes?: number; // of one part
+  parts?: number; // descriptors of data in a request, all of the same memory
+  headerType?: number; // VIRTIO_BLK_T_*
+}
+
 /** Header, data and status for HEADS requests that share data and status. */
-export function queueSegments(dataBytes = SECTOR_BYTES, headerType = 0): BytesSegment[] {
+export function queueSegments(plan: QueuePlan = {}): BytesSegment[] {
+  const { dataBytes = SECTOR_BYTES, parts = 1, headerType = 0 } = plan;
   const table = Buffer.alloc(QUEUE_SIZE * 16);
   const set = (index: number, at: number, length: number, flags: number, next: number) => {
     table.writeBigUInt64LE(BigInt(at), index * 16);
@@ -38,10 +44,11 @@ export function queueSegments(dataBytes = SECTOR_BYTES, headerType = 0): BytesSe
     table.writeUInt16LE(flags, index * 16 + 12);
     table.writeUInt16LE(next, index * 16 + 14);
   };
-  for (let head = 0; head < HEADS; head++) set(head, HEADER, 16, DESC_F_NEXT, DATA_DESCRIPTOR);
+  for (let head = 0; head < HEADS; head++) set(head, HEADER, 16, DESC_F_NEXT, HEADS);
   const dataFlags = DESC_F_NEXT | (headerType === 0 ? DESC_F_WRITE : 0);
-  set(DATA_DESCRIPTOR, DATA, dataBytes, dataFlags, DATA_DESCRIPTOR + 1);
-  set(DATA_DESCRIPTOR + 1, STATUS, 1, DESC_F_WRITE, 0);
+  const end = HEADS + parts;
+  for (let part = HEADS; part < end; part++) set(part, DATA, dataBytes, dataFlags, part + 1);
+  set(end, STATUS, 1, DESC_F_WRITE, 0);
   const ring = Buffer.alloc(4 + QUEUE_SIZE * 2);
   for (let i = 0; i < QUEUE_SIZE; i++) ring.writeUInt16LE(i % HEADS, 4 + 2 * i);
   const header = Buffer.alloc(16);
@@ -109,8 +116,9 @@ export interface TestDisk {
 }
 
 /** A disk of random bytes behind an open file. */
-export function testDisk(change: Partial<DiskDevice> = {}, lengthBytes = 2 ** 20): TestDisk {
+export function testDisk(change: Partial<DiskDevice> = {}): TestDisk {
   const path = scratchPath('disk');
+  const lengthBytes = 2 ** 20;
   const random = randomFrom(3);
   const bytes = Buffer.from(Array.from({ length: lengthBytes }, () => random(256)));
   writeFileSync(path, bytes);

@@ -1,5 +1,6 @@
 // Guests that never give a device, a doorbell or the I/O thread any rest: the other vCPU, the
 // console, pause, resume and stop still get their turn.
+import { truncateSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as protocol from '../host/engine/cell-protocol.ts';
@@ -21,6 +22,7 @@ import { bareImage, causeOf, type Ended, startSpawned, strayCells } from './cell
 import { REG } from './driver.ts';
 import { COM1, type Code } from './machine-code.ts';
 
+const MIB = 2 ** 20;
 const RTC = 0x70;
 const BOOT_TIMER = 0x3f0;
 const LOOKS = 5_000; // accesses of the quiet vCPU between two words
@@ -48,22 +50,21 @@ function quietCpu(code: Code): Code {
 interface Plan {
   wild: (code: Code) => Code; // ends nowhere
   ioUring?: boolean;
-  dataBytes?: number;
-  headerType?: number;
+  queue?: Parameters<typeof queueSegments>[0];
+  memoryBytes?: number;
+  capacityBytes?: number; // of a disk that is one hole
 }
 
-async function assertServed({
-  wild,
-  ioUring = false,
-  dataBytes,
-  headerType,
-}: Plan): Promise<Ended> {
-  const disk = testDisk({ ioUring });
+async function assertServed(plan: Plan): Promise<Ended> {
+  const { wild, ioUring = false, queue, memoryBytes = MIB, capacityBytes } = plan;
+  const disk = testDisk({ ioUring, ...(capacityBytes && { capacityBytes }) });
+  if (capacityBytes) truncateSync(disk.path, capacityBytes);
   const image = bareImage((code) => quietCpu(wild(code.startOthers(['quiet'])).label('quiet')), {
     cpuCount: 2,
     bootTimer: true,
     virtio: [disk.device],
-    segments: queueSegments(dataBytes, headerType),
+    memoryBytes,
+    segments: queueSegments(queue),
   });
   const cell = startSpawned(image, { input: 'pipe' });
   disk.close();
@@ -148,7 +149,8 @@ for (const [engine, ioUring] of ENGINES) {
   ] as const) {
     kvmTest(`a ring of ${kind} that never ends by ${engine} holds nobody up`, async () => {
       const wild = (code: Code) => keepGoing(offer(bringUp(code), HEADS));
-      const ended = await assertServed({ wild, ioUring, dataBytes: 0x10000, headerType });
+      const queue = { dataBytes: 0x10000, headerType };
+      const ended = await assertServed({ wild, ioUring, queue });
       assert.ok(diskCount(ended, protocol.DEVICE_REQUESTS) > 2 * HEADS);
       assert.is(diskCount(ended, protocol.DEVICE_ERRORS), 0);
     });
@@ -158,8 +160,17 @@ for (const [engine, ioUring] of ENGINES) {
     const wild = over((code) =>
       offer(bringUp(code.store(USED, 0)), HEADS).store(WINDOW + REG.Status, 0),
     );
-    const ended = await assertServed({ wild, ioUring, dataBytes: 0x10000 });
+    const ended = await assertServed({ wild, ioUring, queue: { dataBytes: 0x10000 } });
     assert.ok(diskCount(ended, protocol.DEVICE_REQUESTS) > 0);
+  });
+}
+
+for (const [engine, ioUring] of ENGINES) {
+  kvmTest(`requests of a GiB each by ${engine} hold nobody up`, async () => {
+    const wild = (code: Code) => offer(bringUp(code), HEADS).label('spin').jump('spin');
+    const queue = { dataBytes: 8 * MIB, parts: 126 };
+    const sizes = { memoryBytes: 16 * MIB, capacityBytes: 1024 * MIB };
+    await assertServed({ wild, ioUring, queue, ...sizes });
   });
 }
 
