@@ -1,16 +1,15 @@
 // The production engine: a cell, one process for each guest, spawned and then only listened to.
 // docs/design.md, 'Two engines, one module'. Nothing the cell says is trusted (cell-messages.ts).
-import type { ChildProcess } from 'node:child_process';
-import type { Duplex } from 'node:stream';
-import { isatty } from 'node:tty';
 import type { MachineImage } from '../boot/image.ts';
 import { lockedDisk } from '../disk.ts';
 import { EXIT_HOST, EXIT_USAGE, FaradayError } from '../errors.ts';
 import { explainCall } from '../explain.ts';
 import type { Log } from '../log.ts';
 import { type RunResult, SIGNAL_NUMBERS } from '../result.ts';
+import { type NativeError, shim } from '../shim.ts';
 import { brokenCell, type Failure, type Message, MessageReader } from './cell-messages.ts';
-import { COMMAND_BYTES, COMMAND_STOP, FD_CONTROL } from './cell-protocol.ts';
+import type { CellProcess } from './cell-process.ts';
+import { COMMAND_BYTES, COMMAND_STOP } from './cell-protocol.ts';
 import { toRunResult } from './cell-report.ts';
 import { spawnCell } from './spawn-cell.ts';
 
@@ -70,10 +69,9 @@ function stoppedEarly(signal: string, image: MachineImage): RunResult {
 
 /** One running cell, from its first word to its last. */
 class Cell {
-  readonly child: ChildProcess;
+  private readonly child: CellProcess;
   private readonly image: MachineImage;
   private readonly options: CellOptions;
-  private readonly control: Duplex;
   private readonly reader = new MessageReader();
   private readonly signals = new Set<string>(); // those passed on
   private logLines = 0;
@@ -81,35 +79,36 @@ class Cell {
   private problem: unknown = null; // the first one counts
   private onStarted: () => void = () => {};
 
-  constructor(image: MachineImage, options: CellOptions, child: ChildProcess) {
+  constructor(image: MachineImage, options: CellOptions, child: CellProcess) {
     this.image = image;
     this.options = options;
     this.child = child;
-    this.control = child.stdio[FD_CONTROL] as Duplex;
   }
 
-  /** Resolves once the vCPUs run, or once the cell is over. */
+  /** Resolves once the vCPUs run, and lets the cell go then. Throws where it does not start. */
   started(): Promise<void> {
-    return new Promise((resolve) => {
-      this.onStarted = resolve;
+    return new Promise((resolve, reject) => {
+      this.onStarted = () => {
+        this.child.release();
+        resolve();
+      };
+      this.ended().then(() => resolve(), reject);
     });
   }
 
   /** Resolves to what the run was once the process is gone. Throws what went wrong. */
   ended(): Promise<RunResult> {
     return new Promise((resolve, reject) => {
-      this.control.on('data', (chunk: Uint8Array) => this.listen(chunk));
-      this.control.on('error', () => {}); // the cell is gone: its 'close' says how
-      this.control.on('end', () => this.farewell());
-      this.child.on('error', () => {}); // of kill(): it is gone already
-      this.child.once('close', (status, signal) => {
-        try {
-          resolve(this.outcome(status, signal));
-        } catch (error) {
-          reject(error);
-        } finally {
-          this.onStarted();
-        }
+      this.child.listen({
+        data: (chunk) => this.listen(chunk),
+        hungUp: () => this.farewell(),
+        ended: ({ status, signal }) => {
+          try {
+            resolve(this.outcome(status, signal));
+          } catch (error) {
+            reject(error);
+          }
+        },
       });
     });
   }
@@ -119,15 +118,11 @@ class Cell {
     const command = Buffer.alloc(COMMAND_BYTES);
     command.writeUInt32LE(COMMAND_STOP, 0);
     command.writeUInt32LE(SIGNAL_NUMBERS[signal], 4);
-    this.control.write(command);
+    this.child.send(command);
   }
 
-  /** Lets go of a cell that runs on. */
-  release(): void {
-    this.control.removeAllListeners('end');
-    this.control.destroy();
-    this.child.removeAllListeners();
-    this.child.unref();
+  kill(): void {
+    this.child.kill('SIGKILL');
   }
 
   private fail(problem: unknown): void {
@@ -135,11 +130,11 @@ class Cell {
   }
 
   private listen(chunk: Uint8Array): void {
+    if (this.problem) return; // it is being ended
     try {
       for (const message of this.reader.push(chunk)) this.handle(message);
     } catch (error) {
       this.fail(error);
-      this.control.destroy();
       this.child.kill('SIGKILL');
     }
   }
@@ -197,28 +192,54 @@ function forwardSignals(cell: Cell): () => void {
   };
 }
 
-/** Runs `image` in a cell to its end. Throws FaradayError or the system's errors. */
-export async function runCell(image: MachineImage, options: CellOptions): Promise<RunResult> {
-  const terminal = isatty(STDIN) ? await import('../terminal.ts') : null;
-  // The cell makes it raw; where another job has it, the guest gets no console input.
-  const input = terminal?.rememberTerminal(STDIN) === false ? 'ignore' : 'inherit';
-  const streams = { input, output: 'inherit', errors: 'inherit' } as const;
-  const child = await spawnCell(image, { ...streams, program: options.program, detached: false });
-  const cell = new Cell(image, options, child);
+/** A cell whose host must not end before it, nor leave it behind. */
+function attend(cell: Cell): () => void {
   const restoreSignals = forwardSignals(cell);
-  try {
-    return await cell.ended();
-  } finally {
+  const onExit = (): void => cell.kill();
+  process.once('exit', onExit);
+  return () => {
     restoreSignals();
-    terminal?.restoreTerminal();
+    process.off('exit', onExit);
+  };
+}
+
+/**
+ * Remembers how the terminal is, because the cell makes it raw. 'none': the input is no terminal;
+ * 'lent': another job has it, so that the guest must do without.
+ */
+function rememberTerminal(): 'ours' | 'lent' | 'none' {
+  try {
+    shim().terminalRemember(STDIN);
+    return 'ours';
+  } catch (error) {
+    const { code } = error as NativeError;
+    if (code === 'EIO') return 'lent';
+    if (code === 'ENOTTY' || code === 'EBADF' || code === 'EINVAL') return 'none';
+    throw error;
   }
 }
 
-const unlessTerminal = (fd: number) => (isatty(fd) ? 'ignore' : 'inherit');
+/** Runs `image` in a cell to its end. Throws FaradayError or the system's errors. */
+export async function runCell(image: MachineImage, options: CellOptions): Promise<RunResult> {
+  const terminal = rememberTerminal();
+  const input = terminal === 'lent' ? 'ignore' : 'inherit';
+  const streams = { input, output: 'inherit', errors: 'inherit' } as const;
+  const child = spawnCell(image, { ...streams, program: options.program, detached: false });
+  const cell = new Cell(image, options, child);
+  const leave = attend(cell);
+  try {
+    return await cell.ended();
+  } finally {
+    leave();
+    if (terminal === 'ours') shim().terminalRestore();
+  }
+}
 
 /** Starts `image` in a cell that outlives this process; returns its pid once its vCPUs run. */
 export async function startDetached(image: MachineImage, options: CellOptions): Promise<number> {
-  const child = await spawnCell(image, {
+  const { isatty } = await import('node:tty');
+  const unlessTerminal = (fd: number) => (isatty(fd) ? 'ignore' : 'inherit');
+  const child = spawnCell(image, {
     program: options.program,
     detached: true,
     input: 'ignore',
@@ -226,12 +247,11 @@ export async function startDetached(image: MachineImage, options: CellOptions): 
     errors: unlessTerminal(STDERR),
   });
   const cell = new Cell(image, options, child);
-  const restoreSignals = forwardSignals(cell);
+  const leave = attend(cell);
   try {
-    await Promise.race([cell.started(), cell.ended()]);
-    cell.release();
-    return child.pid!;
+    await cell.started();
+    return child.pid;
   } finally {
-    restoreSignals();
+    leave();
   }
 }

@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { coreBytes } from '../core.ts';
 
-/** The SHA-256 of build/core.wasm. */
+/** The SHA-256 of the module that both engines run. */
 export function coreHash(): Uint8Array {
   return createHash('sha256').update(coreBytes()).digest();
 }

@@ -6,10 +6,10 @@ import { closeSync, constants, fchmodSync, fstatSync, openSync, writeSync } from
 import { ABI_VERSION, EFFECT_REQUEST } from '../../assembly/abi.ts';
 import { AccessLog } from '../access-log.ts';
 import type { Cage } from '../core.ts';
-import { coreHash } from './core-hash.ts';
 import type { CageCalls } from '../engine/device.ts';
 import { FaradayError } from '../errors.ts';
 import { checkOutputPath } from '../output-path.ts';
+import { coreHash } from './core-hash.ts';
 import {
   BLOCK_DIGEST,
   BLOCK_DIGEST_BYTES,

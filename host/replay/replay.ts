@@ -2,10 +2,10 @@
 // must be the same, byte for byte.
 import { EFFECT_REQUEST } from '../../assembly/abi.ts';
 import type { Cage } from '../core.ts';
-import { coreHash } from './core-hash.ts';
 import { FaradayError } from '../errors.ts';
 import type { NativeError } from '../shim.ts';
 import { firstDifference } from './accesses.ts';
+import { coreHash } from './core-hash.ts';
 import { nativeMachine, type ReplayEngine, type ReplayMachine, v8Machine } from './engines.ts';
 import {
   CALL_COMPLETE,
