@@ -1,6 +1,7 @@
 // The command line: adds the verbs, parses, turns failures into one line and an exit code.
 import { Command, CommanderError } from 'commander';
 import { checkCommand } from './cli/check.ts';
+import { imageCommand } from './cli/image.ts';
 import { kernelCommand } from './cli/kernel.ts';
 import { replayCommand } from './cli/replay.ts';
 import { runCommand } from './cli/run.ts';
@@ -19,6 +20,7 @@ export function buildProgram(): Command {
     .addCommand(runCommand, { isDefault: true })
     .addCommand(kernelCommand)
     .addCommand(replayCommand)
+    .addCommand(imageCommand)
     .addCommand(checkCommand);
   program.showSuggestionAfterError(false);
   silence(program);
