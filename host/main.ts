@@ -19,8 +19,8 @@ export function buildProgram(): Command {
     .helpCommand('help [verb]', 'show help for a verb')
     .addCommand(runCommand, { isDefault: true })
     .addCommand(kernelCommand)
-    .addCommand(replayCommand)
     .addCommand(imageCommand)
+    .addCommand(replayCommand)
     .addCommand(checkCommand);
   program.showSuggestionAfterError(false);
   silence(program);
