@@ -14,8 +14,6 @@ import { toRunResult } from './cell-report.ts';
 import { spawnCell } from './spawn-cell.ts';
 
 const STDIN = 0;
-const STDOUT = 1;
-const STDERR = 2;
 const FAREWELL_MS = 5000; // from a cell's last message to its end
 const LOG_LINES_MAX = 1000;
 
@@ -68,7 +66,7 @@ function stoppedEarly(signal: string, image: MachineImage): RunResult {
 }
 
 /** One running cell, from its first word to its last. */
-class Cell {
+export class Cell {
   private readonly child: CellProcess;
   private readonly image: MachineImage;
   private readonly options: CellOptions;
@@ -193,7 +191,7 @@ function forwardSignals(cell: Cell): () => void {
 }
 
 /** A cell whose host must not end before it, nor leave it behind. */
-function attend(cell: Cell): () => void {
+export function attend(cell: Cell): () => void {
   const restoreSignals = forwardSignals(cell);
   const onExit = (): void => cell.kill();
   process.once('exit', onExit);
@@ -232,26 +230,5 @@ export async function runCell(image: MachineImage, options: CellOptions): Promis
   } finally {
     leave();
     if (terminal === 'ours') shim().terminalRestore();
-  }
-}
-
-/** Starts `image` in a cell that outlives this process; returns its pid once its vCPUs run. */
-export async function startDetached(image: MachineImage, options: CellOptions): Promise<number> {
-  const { isatty } = await import('node:tty');
-  const unlessTerminal = (fd: number) => (isatty(fd) ? 'ignore' : 'inherit');
-  const child = spawnCell(image, {
-    program: options.program,
-    detached: true,
-    input: 'ignore',
-    output: unlessTerminal(STDOUT),
-    errors: unlessTerminal(STDERR),
-  });
-  const cell = new Cell(image, options, child);
-  const leave = attend(cell);
-  try {
-    await cell.started();
-    return child.pid;
-  } finally {
-    leave();
   }
 }
