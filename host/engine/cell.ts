@@ -12,7 +12,7 @@ import { type RunResult, SIGNAL_NUMBERS } from '../result.ts';
 import { brokenCell, type Failure, type Message, MessageReader } from './cell-messages.ts';
 import { COMMAND_BYTES, COMMAND_STOP, FD_CONTROL } from './cell-protocol.ts';
 import { toRunResult } from './cell-report.ts';
-import { spawnCell } from './spawn-cell.ts';
+import { type SpawnOptions, spawnCell } from './spawn-cell.ts';
 
 const STDIN = 0;
 const STDOUT = 1;
@@ -187,14 +187,49 @@ class Cell {
   }
 }
 
-/** Passes signals on until the returned function is called. */
-function forwardSignals(cell: Cell): () => void {
-  const pass = (name: NodeJS.Signals): void => cell.stop(name);
-  const names = Object.keys(SIGNAL_NUMBERS) as NodeJS.Signals[];
-  for (const name of names) process.on(name, pass);
-  return () => {
-    for (const name of names) process.off(name, pass);
+/**
+ * Takes the signals that stop a guest, from before there is a cell: that may print before this
+ * process even knows that it runs.
+ */
+class Signals {
+  private readonly names = Object.keys(SIGNAL_NUMBERS) as NodeJS.Signals[];
+  private readonly early: NodeJS.Signals[] = [];
+  private cell: Cell | null = null;
+  private readonly take = (name: NodeJS.Signals): void => {
+    if (this.cell) this.cell.stop(name);
+    else this.early.push(name);
   };
+
+  constructor() {
+    for (const name of this.names) process.on(name, this.take);
+  }
+
+  passTo(cell: Cell): void {
+    this.cell = cell;
+    for (const name of this.early) cell.stop(name);
+  }
+
+  release(): void {
+    for (const name of this.names) process.off(name, this.take);
+  }
+}
+
+/** Spawns a cell for `image` and runs `use` with it, while signals go to the cell. */
+async function withCell<T>(
+  image: MachineImage,
+  options: CellOptions,
+  how: Omit<SpawnOptions, 'program'>,
+  use: (cell: Cell) => Promise<T>,
+): Promise<T> {
+  const signals = new Signals();
+  try {
+    const child = await spawnCell(image, { ...how, program: options.program });
+    const cell = new Cell(image, options, child);
+    signals.passTo(cell);
+    return await use(cell);
+  } finally {
+    signals.release();
+  }
 }
 
 /** Runs `image` in a cell to its end. Throws FaradayError or the system's errors. */
@@ -202,14 +237,10 @@ export async function runCell(image: MachineImage, options: CellOptions): Promis
   const terminal = isatty(STDIN) ? await import('../terminal.ts') : null;
   // The cell makes it raw; where another job has it, the guest gets no console input.
   const input = terminal?.rememberTerminal(STDIN) === false ? 'ignore' : 'inherit';
-  const streams = { input, output: 'inherit', errors: 'inherit' } as const;
-  const child = await spawnCell(image, { ...streams, program: options.program, detached: false });
-  const cell = new Cell(image, options, child);
-  const restoreSignals = forwardSignals(cell);
+  const how = { input, output: 'inherit', errors: 'inherit', detached: false } as const;
   try {
-    return await cell.ended();
+    return await withCell(image, options, how, (cell) => cell.ended());
   } finally {
-    restoreSignals();
     terminal?.restoreTerminal();
   }
 }
@@ -218,20 +249,11 @@ const unlessTerminal = (fd: number) => (isatty(fd) ? 'ignore' : 'inherit');
 
 /** Starts `image` in a cell that outlives this process; returns its pid once its vCPUs run. */
 export async function startDetached(image: MachineImage, options: CellOptions): Promise<number> {
-  const child = await spawnCell(image, {
-    program: options.program,
-    detached: true,
-    input: 'ignore',
-    output: unlessTerminal(STDOUT),
-    errors: unlessTerminal(STDERR),
-  });
-  const cell = new Cell(image, options, child);
-  const restoreSignals = forwardSignals(cell);
-  try {
+  const output = unlessTerminal(STDOUT);
+  const how = { input: 'ignore', output, errors: unlessTerminal(STDERR), detached: true } as const;
+  return withCell(image, options, how, async (cell) => {
     await Promise.race([cell.started(), cell.ended()]);
     cell.release();
-    return child.pid!;
-  } finally {
-    restoreSignals();
-  }
+    return cell.child.pid!;
+  });
 }
