@@ -109,11 +109,12 @@ interface CoreExports {
 
 let compiled: WebAssembly.Module | undefined;
 
+/** The bytes of build/core.wasm. */
+export const coreBytes = () => readFileSync(join(import.meta.dirname, '../build/core.wasm'));
+
 /** The compiled core, read from build/core.wasm at the first use. */
 export function coreModule(): WebAssembly.Module {
-  compiled ??= new WebAssembly.Module(
-    readFileSync(join(import.meta.dirname, '../build/core.wasm')),
-  );
+  compiled ??= new WebAssembly.Module(coreBytes());
   return compiled;
 }
 

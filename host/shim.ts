@@ -188,6 +188,15 @@ export interface HostProbe {
   noNewPrivs: boolean;
 }
 
+// Descriptors of startChild() that are none of this process.
+export const CHILD_NULL = -1; // /dev/null
+export const CHILD_CONTROL = -2; // the child's end of the socket pair
+
+export interface Child {
+  pid: number;
+  control: number; // a descriptor
+}
+
 export interface Shim {
   createMemory(memoryBytes: number): GuestMemory;
   createVm(options: VmOptions): Vm;
@@ -198,6 +207,13 @@ export interface Shim {
   probeConfinement(): Pick<HostProbe, 'landlockAbi' | 'seccomp' | 'noNewPrivs'>;
   /** Takes an OFD lock on the whole file (shared for readers). False: somebody else holds it. */
   lockFile(fd: number, exclusive: boolean): boolean;
+  /**
+   * Starts words[0] with those arguments and an empty environment; descriptors[n] becomes its
+   * number n. `session`: in a session of its own. `control` is this end of a socket pair.
+   */
+  startChild(words: string[], descriptors: number[], session: boolean): Child;
+  /** The wait status of a child that is over, null while it is not. Does not wait. */
+  reapChild(pid: number): number | null;
   /**
    * Puts the terminal in raw mode, remembers how it was; restored at exit and on abort too, and raw
    * again when a stopped process continues. A background job stops until it is in the foreground.
