@@ -33,7 +33,7 @@ const HEAD = '(function (exports, require, module, __filename, __dirname) {';
  */
 async function writeBundle(path: string): Promise<void> {
   try {
-    await bundle({
+    const { warnings } = await bundle({
       absWorkingDir: REPOSITORY,
       entryPoints: ['host/main.ts'],
       outfile: path,
@@ -49,6 +49,8 @@ async function writeBundle(path: string): Promise<void> {
       banner: { js: HEAD },
       footer: { js: '})' },
     });
+    // Such as import.meta.url, which is nothing in CommonJS.
+    if (warnings.length > 0) throw new Error(warnings.map(({ text }) => text).join('\n'));
   } catch (error) {
     throw new FaradayError('internal', `the host does not bundle:\n${(error as Error).message}`);
   }
