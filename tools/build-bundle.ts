@@ -58,7 +58,7 @@ async function writeBundle(path: string): Promise<void> {
 
 /** The smallest file that passes for a kernel: an ELF header, one segment, the note of PVH. */
 function smallestKernel(): Buffer {
-  const bytes = Buffer.alloc(256);
+  const bytes = Buffer.alloc(512); // a sector, as it plays a disk too
   bytes.write('\x7fELF\x02\x01\x01', 0, 'latin1');
   bytes.writeUInt16LE(2, 16); // e_type: ET_EXEC
   bytes.writeUInt16LE(62, 18); // e_machine: x86-64
