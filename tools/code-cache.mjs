@@ -13,6 +13,6 @@ const place = join(dirname(kernel), 'build/faraday.cjs');
 const faraday = { exports: {} };
 script.runInThisContext()(faraday.exports, createRequire(bundle), faraday, place, dirname(place));
 const { main } = /** @type {{ main: (argv: string[]) => Promise<void> }} */ (faraday.exports);
-await main(['run', '--kernel', kernel]);
+await main(['run', '--kernel', kernel, '--disk', `path=${kernel},ro`]);
 process.exitCode = 0; // it had to fail
 writeFileSync(target, script.createCachedData());

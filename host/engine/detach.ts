@@ -2,8 +2,7 @@
 // Node's network stack.
 import { isatty } from 'node:tty';
 import type { MachineImage } from '../boot/image.ts';
-import { attend, Cell, type CellOptions } from './cell.ts';
-import { spawnCell } from './spawn-cell.ts';
+import { type CellOptions, withCell } from './cell.ts';
 
 const STDOUT = 1;
 const STDERR = 2;
@@ -11,19 +10,10 @@ const STDERR = 2;
 /** Starts `image` in a cell that outlives this process; returns its pid once its vCPUs run. */
 export async function startDetached(image: MachineImage, options: CellOptions): Promise<number> {
   const unlessTerminal = (fd: number) => (isatty(fd) ? 'ignore' : 'inherit');
-  const child = spawnCell(image, {
-    program: options.program,
-    detached: true,
-    input: 'ignore',
-    output: unlessTerminal(STDOUT),
-    errors: unlessTerminal(STDERR),
-  });
-  const cell = new Cell(image, options, child);
-  const leave = attend(cell);
-  try {
+  const output = unlessTerminal(STDOUT);
+  const how = { input: 'ignore', output, errors: unlessTerminal(STDERR), detached: true } as const;
+  return withCell(image, options, how, async (cell) => {
     await cell.started();
-    return child.pid;
-  } finally {
-    leave();
-  }
+    return cell.child.pid;
+  });
 }
