@@ -16,6 +16,7 @@ import { formatSize, parseSize } from './size.ts';
 import { readSmallFile } from './small-file.ts';
 
 export const MEMORY_MIN_BYTES = 16 * 2 ** 20;
+export const MEMORY_MAX_BYTES = 16 * 2 ** 40; // of a machine image
 const PAGE_BYTES = 4096;
 const CPUS_MAX = 32;
 
@@ -123,6 +124,10 @@ function toMemory(text: string): number {
     throw usage(
       `--memory '${text}' is too small; at least ${formatSize(MEMORY_MIN_BYTES)} is needed`,
     );
+  }
+  if (bytes > MEMORY_MAX_BYTES) {
+    const limit = formatSize(MEMORY_MAX_BYTES);
+    throw usage(`--memory '${text}' is more than a guest may have; use at most ${limit}`);
   }
   if (bytes % PAGE_BYTES !== 0) throw usage(`--memory '${text}' is not a multiple of 4 KiB`);
   return bytes;

@@ -133,6 +133,16 @@ export async function runMachine(config: RunConfig, log: Log): Promise<number> {
   }
 }
 
+/** The machine image of a configuration, to be kept; its disks are only looked at. */
+export async function composeImage(config: RunConfig): Promise<MachineImage> {
+  const disks = openDisks(config.disks);
+  try {
+    return await compose(config, disks);
+  } finally {
+    closeDisks(disks);
+  }
+}
+
 /** Starts one guest that runs on without this process; returns the pid of its cell. */
 export async function startMachine(config: RunConfig, log: Log): Promise<number> {
   const disks = openDisks(config.disks);

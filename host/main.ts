@@ -1,6 +1,7 @@
 // The command line: adds the verbs, parses, turns failures into one line and an exit code.
 import { Command, CommanderError } from 'commander';
 import { checkCommand } from './cli/check.ts';
+import { imageCommand } from './cli/image.ts';
 import { kernelCommand } from './cli/kernel.ts';
 import { runCommand } from './cli/run.ts';
 import { EXIT_HOST, EXIT_INTERNAL, EXIT_OK, EXIT_USAGE, FaradayError } from './errors.ts';
@@ -17,6 +18,7 @@ export function buildProgram(): Command {
     .helpCommand('help [verb]', 'show help for a verb')
     .addCommand(runCommand, { isDefault: true })
     .addCommand(kernelCommand)
+    .addCommand(imageCommand)
     .addCommand(checkCommand);
   program.showSuggestionAfterError(false);
   silence(program);

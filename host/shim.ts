@@ -40,6 +40,22 @@ export const EVENT_REMINDER = 16; // the time given to remind() is over
 export const WINDOW_OVERLAP = 0x100000;
 export const WINDOW_STRIDE = 0x100000000 - WINDOW_OVERLAP;
 
+// What a call into a native cage answers when it trapped; no effect bit of the core's.
+export const CAGE_TRAPPED = 0x80000000;
+
+// An access of a cage to guest memory, as a log holds it: this entry, then the bytes that were
+// moved, unless it was refused.
+export const ACCESS_ENTRY_KIND = 0; // u32, ACCESS_*, with ACCESS_REFUSED where it was
+export const ACCESS_ENTRY_LENGTH = 4; // u32
+export const ACCESS_ENTRY_ADDRESS = 8; // u64, guest-physical
+export const ACCESS_ENTRY_BYTES = 16;
+export const ACCESS_READ = 1;
+export const ACCESS_WRITE = 2;
+export const ACCESS_LOAD16 = 3;
+export const ACCESS_STORE16 = 4;
+export const ACCESS_FENCE = 5; // no length, no address
+export const ACCESS_REFUSED = 0x100;
+
 export interface VmOptions {
   memoryBytes: number; // a multiple of 4096
   cpuCount: number; // 1 to 255; this engine runs vCPU 0 only, CPUID is set up for as many
@@ -79,7 +95,32 @@ export interface GuestMemory {
    * and the bytes written.
    */
   executeEntropy(record: Uint8Array): BlockResult;
+  /** A device's instance of the core as C, which reaches this memory; EBADF once it is closed. */
+  createCage(): NativeCage;
   /** Gives everything back and detaches the buffers: they have length 0 from then on. */
+  close(): void;
+}
+
+/**
+ * The core's exports over an instance of its own (docs/abi.md). Numbers are u32 both ways; a call
+ * that trapped answers CAGE_TRAPPED, and the memory must be cleared before the next one.
+ */
+export interface NativeCage {
+  readonly memory: ArrayBuffer; // CAGE_MEMORY_BYTES, all zero at first
+  init(kind: number): number;
+  read(offset: number, width: number): number;
+  write(offset: number, width: number, value: number): number;
+  notify(queue: number): number;
+  next(queue: number): number;
+  complete(tag: number, result: number, bytes: number): number;
+  input(length: number): number;
+  reset(): number;
+  check(): number;
+  fail(): number;
+  /** Logs accesses from now on, in at most so many bytes between two takes; 0 stops it. */
+  logAccesses(capacityBytes: number): void;
+  /** The accesses since the last take, as ACCESS_ENTRY_* has them. ENOBUFS: some were lost. */
+  takeAccesses(): Uint8Array;
   close(): void;
 }
 

@@ -108,7 +108,7 @@ kvmTest('a guest prints, powers off, exit code 0; run is the default verb', () =
 kvmTest('the report of a run that powered off', () => {
   const { report } = reported(['--kernel', hello]);
   assert.is(report.schemaVersion, 1);
-  assert.is(report.engine, 'v8');
+  assert.is(report.engine, 'cell');
   assert.is(report.entry, 'pvh');
   assert.equal(report.exit, { cause: 'power-off', code: 0, signal: null, detail: null });
   assert.is(report.exits.byDevice.serial, 7);
@@ -314,10 +314,14 @@ test('a kernel whose unpacker is not installed ends the run at once, exit code 3
 test('memory that is too small, no size, or more than the host maps is refused', () => {
   assert.match(refusal(['--kernel', hello, '--memory', '8M']), /at least 16M/);
   assert.match(refusal(['--kernel', hello, '--memory', 'lots']), /'lots' is not a size/);
+  assert.match(refusal(['--kernel', hello, '--memory', '4000T']), /'4000T' .* use at most 16T/);
 });
 
 kvmTest('memory beyond what the host can map is refused', () => {
-  assert.match(refusal(['--kernel', hello, '--memory', '4000T']), /--memory 4000T is more than/);
+  for (const engine of ['cell', 'v8']) {
+    const args = ['--kernel', hello, '--memory', '16T', '--engine', engine];
+    assert.match(refusal(args), /--memory 16T is more than this host can map/);
+  }
 });
 
 test('an initrd that does not fit or does not exist is refused', () => {

@@ -13,7 +13,7 @@ import type { NativeError } from '../shim.ts';
 import { brokenCell, type Failure, type Message, MessageReader } from './cell-messages.ts';
 import { COMMAND_BYTES, COMMAND_STOP, FD_CONTROL } from './cell-protocol.ts';
 import { toRunResult } from './cell-report.ts';
-import { type CellStreams, notStarted, spawnCell } from './spawn-cell.ts';
+import { type CellStreams, spawnCell } from './spawn-cell.ts';
 
 const STDIN = 0;
 const STDOUT = 1;
@@ -37,6 +37,12 @@ function explainFailure(failure: Failure, image: MachineImage): FaradayError {
   if (call === 'lock') {
     const disk = image.virtio.find((device) => device.kind === 'virtio-blk' && device.id === about);
     if (disk?.kind === 'virtio-blk') return lockedDisk(disk.path);
+  }
+  if (call === 'loadFile') {
+    return new FaradayError('bad-kernel', `the kernel or initrd changed meanwhile (${about})`);
+  }
+  if (call === 'mmap' && image.hugePages === '2M') {
+    return new FaradayError('bad-memory', `--huge-pages 2M: ${about}`);
   }
   const code = ERROR_CODES.get(exitCode as typeof EXIT_USAGE);
   const explained = code && explainCall(call, errno, image.memoryBytes);
@@ -96,10 +102,7 @@ class Cell {
       this.control.on('data', (chunk: Uint8Array) => this.listen(chunk));
       this.control.on('error', () => {}); // the cell is gone: its 'close' says how
       this.control.on('end', () => this.farewell());
-      this.child.once('error', (error) => {
-        this.fail(notStarted(this.options.program, error));
-        if (this.child.pid === undefined) reject(this.problem);
-      });
+      this.child.on('error', () => {}); // of kill(): it is gone already
       this.child.once('close', (status, signal) => {
         try {
           resolve(this.outcome(status, signal));
@@ -216,7 +219,7 @@ export async function runCell(image: MachineImage, options: CellOptions): Promis
   // The addon costs milliseconds: only a terminal needs it.
   const input = onTerminal ? await takeTerminal() : 'inherit';
   const streams = { input, output: 'inherit', errors: 'inherit' } as const;
-  const child = spawnCell(image, { ...streams, program: options.program, detached: false });
+  const child = await spawnCell(image, { ...streams, program: options.program, detached: false });
   const cell = new Cell(image, options, child);
   const restoreSignals = forwardSignals(cell);
   try {
@@ -231,7 +234,7 @@ const unlessTerminal = (fd: number) => (isatty(fd) ? 'ignore' : 'inherit');
 
 /** Starts `image` in a cell that outlives this process; returns its pid once its vCPUs run. */
 export async function startDetached(image: MachineImage, options: CellOptions): Promise<number> {
-  const child = spawnCell(image, {
+  const child = await spawnCell(image, {
     program: options.program,
     detached: true,
     input: 'ignore',

@@ -73,19 +73,31 @@ function openPath(path: string): number {
   }
 }
 
-function start(options: SpawnOptions, passed: readonly number[]): ChildProcess {
+/** What a program that did not start means. */
+function notStarted(program: string, { code }: NodeJS.ErrnoException): Error {
+  const fix = "run 'npm run build' in Faraday's folder";
+  if (code === 'ENOENT') return new FaradayError('host', `${program} is missing; ${fix}`);
+  if (code === 'EACCES') return new FaradayError('host', `${program} may not be executed; ${fix}`);
+  return Object.assign(new Error(`spawn: ${code}`), { code, syscall: 'spawn', path: program });
+}
+
+/** Resolves once the program runs. Of a child that does not, Node gives nothing but an event. */
+function start(options: SpawnOptions, passed: readonly number[]): Promise<ChildProcess> {
   const { program, detached, input, output, errors } = options;
   const stdio: StdioOptions = [input, output, errors, 'pipe', ...passed];
   const args = detached ? ['--spawned', '--detached'] : ['--spawned'];
-  return spawn(program, args, { stdio, env: {}, cwd: '/', detached });
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, { stdio, env: {}, cwd: '/', detached });
+    child.once('spawn', () => resolve(child));
+    child.once('error', (error) => reject(notStarted(program, error)));
+  });
 }
 
 /**
  * Spawns the cell that runs `image`. The disks' descriptors stay the caller's; everything else is
- * closed here again. Throws FaradayError or the system's errors; a program that does not start
- * shows as the child's 'error' event.
+ * closed here again. Throws FaradayError or the system's errors.
  */
-export function spawnCell(image: MachineImage, options: SpawnOptions): ChildProcess {
+export async function spawnCell(image: MachineImage, options: SpawnOptions): Promise<ChildProcess> {
   const bytes = imageBeside(image);
   const own: number[] = [];
   const keep = (fd: number): number => {
@@ -95,16 +107,8 @@ export function spawnCell(image: MachineImage, options: SpawnOptions): ChildProc
   const fdOf = (file: ImageFile): number => ('fd' in file ? file.fd : keep(openPath(file.path)));
   try {
     const passed = [keep(imageFile(bytes)), keep(openKvm()), ...bytes.files.map(fdOf)];
-    return start(options, passed);
+    return await start(options, passed);
   } finally {
     for (const fd of own) closeSync(fd);
   }
-}
-
-/** The error for a program that did not start. */
-export function notStarted(program: string, error: unknown): unknown {
-  const { code } = error as NodeJS.ErrnoException;
-  if (code !== 'ENOENT' && code !== 'EACCES') return error;
-  const finding = code === 'ENOENT' ? 'is missing' : 'may not be executed';
-  return new FaradayError('host', `${program} ${finding}; run 'npm run build' in Faraday's folder`);
 }
