@@ -1,19 +1,27 @@
 # Runs inside the lab for bench/boot.ts: the monitors in turn, each with the same kernel, initramfs,
 # memory and command line, all files in /tmp. One line a run: KIND MONITOR TIMES...
-# The work folder holds program/, vmlinux, bzimage, initramfs, stopwatch and the composed images
-# loud/ and quiet/. $1 Node, $2 command line, $3 how many runs with kernel messages, $4 how many
-# without.
+# The work folder holds program/, data/, bzimage, initramfs and stopwatch. $1 Node, $2 command
+# line, $3 how many runs with kernel messages, $4 how many without.
 node=$1 cmdline=$2 loud=$3 quiet=$4
-cp -r program vmlinux bzimage initramfs stopwatch loud quiet /tmp/
+cp -r program data bzimage initramfs stopwatch /tmp/
 cd /tmp || exit 1
 mkdir reports
+export XDG_DATA_HOME=/tmp/data
+stored=/tmp/data/faraday/kernels/stock/vmlinux
+
+compose() { # KIND PARAMETERS
+  "$node" program/bin/faraday.js image compose --out "$1" --kernel stock --initrd initramfs \
+    --memory 128M --cmdline-replace "$cmdline $2" >&2 || exit 1
+}
+compose quiet quiet
+compose loud ''
 
 watch() {
   ./stopwatch -l 30 'Linux version' 'Run /init' 'USER SPACE' -- "$@" 2>> errors < /dev/null
 }
 
 faraday() { # KIND PARAMETERS
-  watch "$node" program/bin/faraday.js run --kernel vmlinux --initrd initramfs --memory 128M \
+  watch "$node" program/bin/faraday.js run --kernel stock --initrd initramfs --memory 128M \
     --cmdline-replace "$cmdline $2" --report report.json
   cp report.json "reports/$1-$((number++)).json"
 }
@@ -26,7 +34,7 @@ microvm() { # PARAMETERS
   # Without the PIC and the PIT it starts faster than with its defaults: this is QEMU at its best.
   watch qemu-system-x86_64 -M microvm,acpi=on,pic=off,pit=off,rtc=on -accel kvm -cpu host \
     -m 128M -smp 1 -nodefaults -no-user-config -display none -no-reboot -serial stdio \
-    -kernel vmlinux -initrd initramfs \
+    -kernel "$stored" -initrd initramfs \
     -append "$cmdline $1"
 }
 

@@ -10,7 +10,7 @@ import type { RunReport } from '../host/report.ts';
 import { IDLE, kvmMissing, le } from '../test/bare-metal.ts';
 import { POWER_OFF, print, TRIPLE_FAULT, tinyKernel } from '../test/tiny-kernel.ts';
 import { REPOSITORY } from '../tools/cache.ts';
-import { writeComposed } from './parts/composed.ts';
+import { run as runTool } from '../tools/command.ts';
 import { compile } from './parts/lab.ts';
 import {
   benchFolder,
@@ -19,6 +19,7 @@ import {
   printComparison,
   printLine,
   printRow,
+  ratioOf,
 } from './parts/samples.ts';
 
 const RUNS = 31;
@@ -43,7 +44,9 @@ type Watched = 'byte' | 'end'; // its first byte, or its end
 type Contender = [name: string, watched: Watched, ...command: string[]];
 
 const TINY = join(FOLDER, 'tiny');
-const RUN = [process.execPath, FARADAY, 'run', '--kernel', TINY, '--cmdline-replace', 'none'];
+const COMPOSED = join(FOLDER, 'composed');
+const SETTINGS = ['--kernel', TINY, '--cmdline-replace', 'none'];
+const RUN = [process.execPath, FARADAY, 'run', ...SETTINGS];
 const FIRMWARE = [
   ...['-bios', join(FOLDER, 'bios')],
   ...['-device', 'isa-debug-exit,iobase=0x600,iosize=1'], // its way to end
@@ -52,7 +55,7 @@ const CONTENDERS: Contender[] = [
   ['QEMU microvm', 'byte', ...QEMU, '-kernel', TINY],
   ['QEMU microvm, guest as its firmware', 'byte', ...QEMU, ...FIRMWARE],
   ['faraday run', 'byte', ...RUN],
-  ['faraday-cell on a composed image', 'byte', join(REPOSITORY, 'build/faraday-cell'), FOLDER],
+  ['faraday-cell on a composed image', 'byte', join(REPOSITORY, 'build/faraday-cell'), COMPOSED],
   ['an empty Node script, to its end', 'end', process.execPath, join(FOLDER, 'empty.cjs')],
   ['a Node script, to its first byte', 'byte', process.execPath, join(FOLDER, 'byte.cjs')],
   ['faraday --version, to its first byte', 'byte', process.execPath, FARADAY, '--version'],
@@ -80,7 +83,7 @@ async function prepare(): Promise<void> {
   writeFileSync(join(FOLDER, 'byte.cjs'), "process.stdout.write('!');\n");
   const clock = "require('node:fs').writeSync(1, String(performance.now()));\n";
   writeFileSync(join(FOLDER, 'clock.cjs'), clock);
-  writeComposed(FOLDER, { kernelPath: TINY, cmdline: 'none' });
+  await runTool(process.execPath, [FARADAY, 'image', 'compose', '--out', COMPOSED, ...SETTINGS]);
   await compile('stopwatch', join(FOLDER, 'stopwatch'));
 }
 
@@ -149,6 +152,7 @@ export async function run(): Promise<void> {
   const title = `milliseconds from process start to the guest's first byte, ${RUNS} runs in turn`;
   printComparison(title, samples, samples[0]!, 2);
   const of = (index: number) => median(samples[index]!.values);
-  printLine(`faraday run against an empty Node script: ${(of(2) / of(4)).toFixed(2)}\n`);
+  const toNode = ratioOf(samples[2]!.values, samples[4]!.values);
+  printLine(`faraday run against an empty Node script: ${toNode.toFixed(2)}\n`);
   printPhases(phases, of(6) - of(5));
 }

@@ -1,12 +1,11 @@
 // Running a benchmark's script inside the nested lab, from a folder with all it needs.
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { FaradayError } from '../../host/errors.ts';
-import { extractKernel } from '../../host/kernel/extract.ts';
 import { runInLab } from '../../test/lab/lab.ts';
 import { run } from '../../tools/command.ts';
-import { kernelFiles } from '../../tools/distribution.ts';
+import { kernelPackages } from '../../tools/distribution.ts';
 import { copyProgram } from '../../tools/program.ts';
 import { benchFolder } from './samples.ts';
 
@@ -23,14 +22,21 @@ export async function compile(name: string, path: string): Promise<void> {
   await run('gcc', ['-O2', '-Wall', '-Werror', '-static', '-o', path, source]);
 }
 
-/** An empty folder for a benchmark with Faraday's program and the distribution's cloud kernel. */
+/**
+ * An empty folder for a benchmark, but for Faraday's program and a store (XDG_DATA_HOME) where the
+ * distribution's cloud kernel is 'stock'.
+ */
 export async function labFolder(name: string): Promise<string> {
   const folder = benchFolder(name);
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
   copyProgram(join(folder, 'program'));
-  const { kernel } = await extractKernel((await kernelFiles('cloud')).image);
-  writeFileSync(join(folder, 'vmlinux'), kernel);
+  const [kernel] = await kernelPackages('cloud');
+  const faraday = join(folder, 'program/bin/faraday.js');
+  await run(process.execPath, [faraday, 'kernel', 'import', kernel!, '--name', 'stock'], {
+    env: { XDG_DATA_HOME: join(folder, 'data'), XDG_CACHE_HOME: join(folder, 'cache') },
+  });
+  rmSync(join(folder, 'cache'), { recursive: true, force: true });
   return folder;
 }
 

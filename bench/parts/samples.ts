@@ -6,8 +6,9 @@ import { REPOSITORY } from '../../tools/cache.ts';
 const NAME_COLUMNS = 40;
 const FIGURE_COLUMNS = 10;
 
+/** Of the numbers among `values`: NaN stands for a sample that failed. */
 export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
+  const sorted = values.filter((value) => !Number.isNaN(value)).sort((a, b) => a - b);
   return sorted[sorted.length >> 1] ?? Number.NaN;
 }
 
@@ -35,7 +36,14 @@ export interface Contender {
   values: number[];
 }
 
-/** Medians, extremes and the ratio of the medians to the reference's, one row a contender. */
+/**
+ * The median of the rounds' own ratios: what slows a machine down for a while is in both of them.
+ */
+export function ratioOf(values: readonly number[], reference: readonly number[]): number {
+  return median(values.map((value, round) => value / reference[round]!));
+}
+
+/** Medians, extremes and ratios to the reference, one row a contender; by round, NaN: it failed. */
 export function printComparison(
   title: string,
   contenders: readonly Contender[],
@@ -45,9 +53,12 @@ export function printComparison(
   printLine(title);
   printRow('', ['median', 'least', 'most', 'ratio']);
   for (const { name, values } of contenders) {
-    const figures = [median(values), Math.min(...values), Math.max(...values)];
-    const ratio = (median(values) / median(reference.values)).toFixed(2);
+    const good = values.filter((value) => !Number.isNaN(value));
+    const figures = [median(good), Math.min(...good), Math.max(...good)];
+    const ratio = ratioOf(values, reference.values).toFixed(2);
     printRow(name, [...figures.map((figure) => figure.toFixed(digits)), ratio]);
+    const lost = values.length - good.length;
+    if (lost > 0) printLine(`    ${lost} of ${values.length} guests did not come up`);
   }
   printLine();
 }
