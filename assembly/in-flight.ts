@@ -48,10 +48,10 @@ export function submit(
 ): void {
   const entry = inFlight(queueIndex, head);
   const generation = (entry.generation + 1) & TAG_GENERATION_MASK;
-  entry.statusAddress = statusAddress;
-  entry.payloadBytes = payloadBytes;
+  entry.kind = <u8>kind; // the highest field first: native code then checks one bound for all
   entry.generation = <u16>generation;
-  entry.kind = <u8>kind;
+  entry.payloadBytes = payloadBytes;
+  entry.statusAddress = statusAddress;
   const tag = <u32>generation << TAG_GENERATION_SHIFT | queueIndex << TAG_QUEUE_SHIFT | head;
   store<u32>(REQUEST + REQUEST_KIND, kind);
   store<u32>(REQUEST + REQUEST_TAG, tag);
@@ -78,8 +78,8 @@ export function emitRanges(first: u32, skipBytes: u64, lengthBytes: u64): u32 {
       continue;
     }
     const taken = min<u64>(length - skip, left);
-    store<u64>(range, source.address + skip);
     store<u64>(range, taken, RANGE_LENGTH); // the four bytes after the length are zero
+    store<u64>(range, source.address + skip);
     range += RANGE_STRIDE;
     left -= taken;
     skip = 0;

@@ -167,8 +167,8 @@ export function virtqWalk(index: u32, head: u32): i32 {
     if (count == limit) return INCIDENT_CHAIN;
     if (address + length < address) return INCIDENT_MEMORY;
     const entry = segment(count++);
+    entry.length = length; // the higher field first: native code then checks one bound, not two
     entry.address = address;
-    entry.length = length;
     totalBytes += length;
     if (totalBytes > CHAIN_BYTES_MAX) return INCIDENT_CHAIN;
     if (!(flags & VIRTQ_DESC_F_WRITE)) {
@@ -194,8 +194,8 @@ export function virtqPush(index: u32, head: u32, lengthBytes: u32): u32 {
   const size: u32 = queue.size;
   const before = queue.usedNext;
   const after: u16 = before + 1;
-  store<u32>(USED_ELEMENT, head);
-  store<u32>(USED_ELEMENT, lengthBytes, 4);
+  // id u32, len u32 in one store: a processor passes a store on to a load only where it is as wide.
+  store<u64>(USED_ELEMENT, <u64>head | (<u64>lengthBytes << 32));
   const slot = <u64>(before & (size - 1)) * USED_ELEMENT_BYTES;
   const written =
     guestWrite(queue.usedRing + RING_ENTRIES + slot, USED_ELEMENT, USED_ELEMENT_BYTES) &&

@@ -1,8 +1,8 @@
 // What does a cage cost? A register read, a queue notification with the parse of a three-descriptor
-// block request, and its completion: core.wasm in V8 beside plain C (bench/cage-reference.c) that
-// does the same work, both measured in the same call.
+// block request, and its completion: core.wasm in V8, the same as native code the way the cell has
+// it (bench/cage-native.c), and plain C that does the same work (bench/cage-reference.c), all
+// measured in the same call.
 import { execFileSync } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { EFFECT_REQUEST, TAG_GENERATION_MASK, TAG_GENERATION_SHIFT } from '../assembly/abi.ts';
 import {
@@ -17,9 +17,11 @@ import {
 import { blkDevice, type Fixture } from '../test/fixtures.ts';
 
 const QUEUE_SIZE = 256;
+const BLOCK = 4096;
 const BATCH = 80; // requests of three descriptors in one queue, as in the reference
 const ROUNDS = 400; // batches in a sample
 const SAMPLES = 31;
+const RUNS = 3; // of each C program
 const WARM_UP_SAMPLES = 3; // until V8 has compiled everything for good
 
 interface Nanoseconds {
@@ -40,7 +42,7 @@ function setUp(): { device: Fixture; queue: DriverQueue; heads: number[] } {
   const queue = device.driver.bringUp({ queueSize: QUEUE_SIZE });
   const heads = [...Array(BATCH).keys()].map((index) => {
     const header = blkHeader(device.memory, DATA + index * 64, BLK_T_IN, BigInt(index));
-    const data = { address: DATA + 0x10000 + index * 512, length: 512, write: true };
+    const data = { address: DATA + 0x10000 + index * BLOCK, length: BLOCK, write: true };
     return queue.chain([header, data, blkStatus(device.memory, DATA + index * 64 + 32)]);
   });
   return { device, queue, heads };
@@ -77,7 +79,7 @@ function measureRequests(
     const middle = now();
     const generation = (sample * ROUNDS + round + 1) & TAG_GENERATION_MASK;
     const tag = generation << TAG_GENERATION_SHIFT;
-    for (let index = 0; index < BATCH; index += 1) cage.complete(tag | heads[index], 0, 512);
+    for (let index = 0; index < BATCH; index += 1) cage.complete(tag | heads[index], 0, BLOCK);
     completing += now() - middle;
     parsing += middle - start;
   }
@@ -98,30 +100,42 @@ function measureCage(): Nanoseconds {
   return { read: of((s) => s.read), parse: of((s) => s.parse), complete: of((s) => s.complete) };
 }
 
-function measureReference(): Nanoseconds {
-  const source = fileURLToPath(new URL('cage-reference.c', import.meta.url));
-  const folder = fileURLToPath(new URL('../build/', import.meta.url));
-  const binary = `${folder}cage-reference`;
-  mkdirSync(folder, { recursive: true });
-  execFileSync('gcc', ['-O2', '-Wall', '-Wextra', '-Werror', '-o', binary, source]);
-  const [read, parse, complete] = execFileSync(binary).toString().trim().split(' ').map(Number);
+/** Compiles a C program of this folder with the shim's headers, and gives its three numbers. */
+function measureProgram(name: string, objects: string[]): Nanoseconds {
+  const path = (file: string) => fileURLToPath(new URL(file, import.meta.url));
+  const [build, binary] = [path('../build'), path(`../build/${name}`)];
+  const headers = ['-D_GNU_SOURCE', `-I${path('../shim')}`, `-I${build}`];
+  const flags = ['-O2', '-Wall', '-Wextra', '-Werror', '-static-pie', '-fPIE', ...headers];
+  const inputs = [path(`${name}.c`), ...objects.map((object) => `${build}/obj/${object}`)];
+  execFileSync('gcc', [...flags, '-o', binary, ...inputs]);
+  const samples = [...Array(RUNS).keys()].map(() =>
+    execFileSync(binary).toString().trim().split(' ').map(Number),
+  );
+  const [read, parse, complete] = [0, 1, 2].map((at) => median(samples.map((each) => each[at])));
   return { read, parse, complete };
 }
 
-/** Measures both and prints one table. */
+/** Measures all three and prints one table. */
 export function run(): void {
-  const reference = measureReference();
-  const cage = measureCage();
-  const rows: [string, number, number][] = [
-    ['register read', cage.read, reference.read],
-    ['notify and parse', cage.parse, reference.parse],
-    ['completion', cage.complete, reference.complete],
-    ['whole request', cage.parse + cage.complete, reference.parse + reference.complete],
+  const reference = measureProgram('cage-reference', []);
+  const native = measureProgram('cage-native', ['cage.c.o', 'libfaraday.a']);
+  const v8 = measureCage();
+  const row = (name: string, pick: (of: Nanoseconds) => number): [string, ...number[]] => [
+    name,
+    ...[v8, native, reference].map(pick),
+    pick(native) / pick(reference),
+  ];
+  const rows = [
+    row('register read', (of) => of.read),
+    row('notify and parse', (of) => of.parse),
+    row('completion', (of) => of.complete),
+    row('whole request', (of) => of.parse + of.complete),
   ];
   console.log(`cage: ns each, median of ${SAMPLES} samples of ${BATCH * ROUNDS}`);
-  console.log('                         V8        C    ratio');
-  for (const [name, ours, theirs] of rows) {
-    const columns = [ours.toFixed(1), theirs.toFixed(1), (ours / theirs).toFixed(1)];
-    console.log(`${name.padEnd(18)} ${columns.map((column) => column.padStart(8)).join(' ')}`);
+  console.log('                         V8   native        C native/C');
+  for (const [name, v8Time, ours, theirs, ratio] of rows) {
+    const columns = [v8Time, ours, theirs].map((value) => value.toFixed(1));
+    const line = [...columns, ratio.toFixed(2)].map((column) => column.padStart(8)).join(' ');
+    console.log(`${name.padEnd(18)} ${line}`);
   }
 }

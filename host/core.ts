@@ -1,10 +1,13 @@
 // The typed seam to the core: the only importer of core.wasm. A Cage is one instance and holds one
-// device; its imports reach guest-memory.ts. Policy (what a trap or an effect leads to) is the
-// engine's: a trap leaves here as the WebAssembly.RuntimeError it is.
+// device. In V8 its imports reach guest-memory.ts; a native one is the same core as C, over the
+// shim's guest memory. Policy (what a trap or an effect leads to) is the engine's: a trap of either
+// leaves here as a WebAssembly.RuntimeError.
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import * as abi from '../assembly/abi.ts';
 import { FaradayError } from './errors.ts';
 import type { GuestMemory } from './guest-memory.ts';
+import { CAGE_TRAPPED, type NativeCage, type GuestMemory as NativeMemory } from './shim.ts';
 
 // --- Device configurations ----------------------------------------------------------------------
 
@@ -91,7 +94,7 @@ export const INCIDENT_NAMES = [
 export type IncidentName = (typeof INCIDENT_NAMES)[number];
 
 interface CoreExports {
-  memory: WebAssembly.Memory;
+  memory: { readonly buffer: ArrayBuffer };
   init(kind: number): number;
   read(offset: number, width: number): number;
   write(offset: number, width: number, value: number): number;
@@ -106,11 +109,47 @@ interface CoreExports {
 
 let compiled: WebAssembly.Module | undefined;
 
+/** The bytes of build/core.wasm. */
+export const coreBytes = () => readFileSync(join(import.meta.dirname, '../build/core.wasm'));
+
 /** The compiled core, read from build/core.wasm at the first use. */
 export function coreModule(): WebAssembly.Module {
-  compiled ??= new WebAssembly.Module(readFileSync(new URL('../build/core.wasm', import.meta.url)));
+  compiled ??= new WebAssembly.Module(coreBytes());
   return compiled;
 }
+
+function linkV8(guest: Pick<GuestMemory, 'importsFor'>): CoreExports {
+  let view: DataView | undefined;
+  const imports = { guest: guest.importsFor(() => view as DataView) };
+  const instance = new WebAssembly.Instance(coreModule(), imports as WebAssembly.Imports);
+  const core = instance.exports as unknown as CoreExports;
+  view = new DataView(core.memory.buffer); // never grows, so never detaches
+  return core;
+}
+
+/** The exports of a native cage, which take and trap as those of an instance in V8 do. */
+function linkNative(cage: NativeCage): CoreExports {
+  const checked = (answer: number): number => {
+    if (answer === CAGE_TRAPPED) throw new WebAssembly.RuntimeError('the native cage trapped');
+    return answer;
+  };
+  return {
+    memory: { buffer: cage.memory },
+    init: (kind) => checked(cage.init(kind >>> 0)),
+    read: (offset, width) => checked(cage.read(offset >>> 0, width >>> 0)),
+    write: (offset, width, value) => checked(cage.write(offset >>> 0, width >>> 0, value >>> 0)),
+    notify: (queue) => checked(cage.notify(queue >>> 0)),
+    next: (queue) => checked(cage.next(queue >>> 0)),
+    complete: (tag, result, bytes) => checked(cage.complete(tag >>> 0, result >>> 0, bytes >>> 0)),
+    input: (length) => checked(cage.input(length >>> 0)),
+    reset: () => checked(cage.reset()),
+    check: () => checked(cage.check()),
+    fail: () => checked(cage.fail()),
+  };
+}
+
+/** What a cage reaches, and by that its engine: the accessors in V8, or the shim's memory. */
+export type CageMemory = Pick<GuestMemory, 'importsFor'> | NativeMemory;
 
 /**
  * The size of the request record in a cage's memory. One that claims more than its place holds
@@ -134,6 +173,7 @@ export class Cage {
   readonly kind: number;
   readonly #config: Uint8Array;
   readonly #core: CoreExports;
+  readonly #native: NativeCage | null;
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
   readonly #pristine: Uint8Array;
@@ -142,15 +182,12 @@ export class Cage {
    * Instantiates and initialises a device of `kind` (KIND_*). Throws an internal error that
    * names the answer of init() when the core refuses the configuration: never the guest's doing.
    */
-  constructor(kind: number, guest: GuestMemory, config: Uint8Array = new Uint8Array(0)) {
+  constructor(kind: number, guest: CageMemory, config: Uint8Array = new Uint8Array(0)) {
     this.kind = kind;
     this.#config = config.slice();
-    let view: DataView | undefined;
-    const imports = { guest: guest.importsFor(() => view as DataView) };
-    const instance = new WebAssembly.Instance(coreModule(), imports as WebAssembly.Imports);
-    this.#core = instance.exports as unknown as CoreExports;
-    view = new DataView(this.#core.memory.buffer); // never grows, so never detaches
-    this.#view = view;
+    this.#native = 'createCage' in guest ? guest.createCage() : null;
+    this.#core = this.#native ? linkNative(this.#native) : linkV8(guest as GuestMemory);
+    this.#view = new DataView(this.#core.memory.buffer);
     this.#bytes = new Uint8Array(this.#core.memory.buffer);
     this.#pristine = this.#bytes.slice();
     this.#init();
@@ -169,6 +206,16 @@ export class Cage {
   restart(): void {
     this.#bytes.set(this.#pristine);
     this.#init();
+  }
+
+  /** The shim's object behind a native cage, whose accesses can be logged. */
+  get native(): NativeCage | null {
+    return this.#native;
+  }
+
+  /** Gives a native cage back at once; in V8 the collector does. No call may follow. */
+  close(): void {
+    this.#native?.close();
   }
 
   /** Reads a register of `width` bytes; then see value(). */

@@ -1,4 +1,4 @@
-// Opening disk images: checked, and with no more rights than the configuration asks for; locks.
+// Opening disk images: checked, and with no more rights than the configuration asks for.
 import {
   closeSync,
   constants,
@@ -11,7 +11,6 @@ import {
 } from 'node:fs';
 import type { DiskConfig } from './disk-config.ts';
 import { FaradayError } from './errors.ts';
-import { shim } from './shim.ts';
 
 const SECTOR_BYTES = 512;
 
@@ -69,7 +68,7 @@ function checkOpen({ path }: DiskConfig, fd: number): number {
 }
 
 /** Runs `action` on a disk; an error of the system becomes one of the disk. */
-function onDisk<T>({ path, readOnly }: DiskConfig, action: () => T): T {
+export function onDisk<T>({ path, readOnly }: DiskConfig, action: () => T): T {
   try {
     return action();
   } catch (error) {
@@ -117,13 +116,6 @@ export function openDisks(configs: readonly DiskConfig[]): OpenDisk[] {
 export function lockedDisk(path: string): FaradayError {
   const fix = 'stop that one or attach both with ,ro';
   return badDisk(path, `is locked: another Faraday uses it; ${fix}`);
-}
-
-/** Locks the disks of engine v8. A cell takes the same locks itself, and the error is the same. */
-export function lockDisks(disks: readonly OpenDisk[]): void {
-  for (const disk of disks) {
-    if (!onDisk(disk, () => shim().lockFile(disk.fd, !disk.readOnly))) throw lockedDisk(disk.path);
-  }
 }
 
 export function closeDisks(disks: readonly OpenDisk[]): void {

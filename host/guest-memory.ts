@@ -1,5 +1,6 @@
 // Guest RAM as the cages see it: the five accessors that the core imports, each checking both its
 // guest range and its cage range (docs/abi.md).
+import type { AccessLog } from './access-log.ts';
 
 const GIB = 2 ** 30;
 const HOLE_START = 3 * GIB; // RAM below it sits at its own offset in the buffer
@@ -24,6 +25,7 @@ export type AccessObserver = (
 export class GuestMemory {
   readonly view: DataView; // the first window
   observer: AccessObserver | null = null;
+  log: AccessLog | null = null; // takes every access with the bytes it moved
   readonly #views: DataView[];
   readonly #stride: number;
   readonly #lowEnd: number;
@@ -56,50 +58,62 @@ export class GuestMemory {
     return {
       // A u64 arrives as a signed BigInt: one past 2^63 turns negative here, and is refused.
       read: (address: bigint, destination: number, length: number) =>
-        this.#copy('read', Number(address), cage(), destination >>> 0, length >>> 0),
+        this.#copy('read', address, cage(), destination >>> 0, length >>> 0),
       write: (address: bigint, source: number, length: number) =>
-        this.#copy('write', Number(address), cage(), source >>> 0, length >>> 0),
-      load16: (address: bigint) => this.#load16(Number(address)),
-      store16: (address: bigint, value: number) => this.#store16(Number(address), value),
+        this.#copy('write', address, cage(), source >>> 0, length >>> 0),
+      load16: (address: bigint) => this.#load16(address),
+      store16: (address: bigint, value: number) => this.#store16(address, value),
       // The vCPU runs on this very thread, between calls into the cage: the order is the program's.
-      fence: () => this.observer?.('fence', 0, 0, true),
+      fence: () => {
+        this.observer?.('fence', 0, 0, true);
+        this.log?.add('fence', 0n, 0, this.view, 0);
+      },
     };
   }
 
   #copy(
     kind: 'read' | 'write',
-    address: number,
+    asked: bigint,
     cage: DataView,
     cageOffset: number,
     length: number,
   ): number {
+    const address = Number(asked);
     const offset = this.offsetOf(address, length);
     const allowed = offset >= 0 && cageOffset + length <= cage.byteLength;
     if (this.observer) this.observer(kind, address, length, allowed);
-    if (!allowed) return REFUSED;
+    if (allowed) {
+      const index = this.#windowAt(offset);
+      const guest = this.#views[index];
+      const guestOffset = offset - index * this.#stride;
+      if (kind === 'read') copyBytes(guest, guestOffset, cage, cageOffset, length);
+      else copyBytes(cage, cageOffset, guest, guestOffset, length);
+    }
+    if (this.log) this.log.add(kind, asked, length, allowed ? cage : null, cageOffset);
+    return allowed ? 0 : REFUSED;
+  }
+
+  #load16(asked: bigint): number {
+    const address = Number(asked);
+    const offset = address % 2 === 0 ? this.offsetOf(address, 2) : -1;
+    if (this.observer) this.observer('load16', address, 2, offset >= 0);
     const index = this.#windowAt(offset);
     const guest = this.#views[index];
     const guestOffset = offset - index * this.#stride;
-    if (kind === 'read') copyBytes(guest, guestOffset, cage, cageOffset, length);
-    else copyBytes(cage, cageOffset, guest, guestOffset, length);
-    return 0;
+    if (this.log) this.log.add('load16', asked, 2, offset < 0 ? null : guest, guestOffset);
+    return offset < 0 ? -1 : guest.getUint16(guestOffset, true);
   }
 
-  #load16(address: number): number {
-    const offset = address % 2 === 0 ? this.offsetOf(address, 2) : -1;
-    if (this.observer) this.observer('load16', address, 2, offset >= 0);
-    if (offset < 0) return -1;
-    const index = this.#windowAt(offset);
-    return this.#views[index].getUint16(offset - index * this.#stride, true);
-  }
-
-  #store16(address: number, value: number): number {
+  #store16(asked: bigint, value: number): number {
+    const address = Number(asked);
     const offset = address % 2 === 0 ? this.offsetOf(address, 2) : -1;
     if (this.observer) this.observer('store16', address, 2, offset >= 0);
-    if (offset < 0) return REFUSED;
     const index = this.#windowAt(offset);
-    this.#views[index].setUint16(offset - index * this.#stride, value, true);
-    return 0;
+    const guest = this.#views[index];
+    const guestOffset = offset - index * this.#stride;
+    if (offset >= 0) guest.setUint16(guestOffset, value, true);
+    if (this.log) this.log.add('store16', asked, 2, offset < 0 ? null : guest, guestOffset);
+    return offset < 0 ? REFUSED : 0;
   }
 
   // The window in which an access at that offset lies whole. The last one may be longer than the

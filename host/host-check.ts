@@ -17,8 +17,9 @@ const REQUIRED_CAPABILITIES = [
   'KVM_CAP_USER_MEMORY',
   'KVM_CAP_SET_TSS_ADDR',
   'KVM_CAP_EXT_CPUID',
-  'KVM_CAP_PIT2',
   'KVM_CAP_IMMEDIATE_EXIT',
+  'KVM_CAP_IRQFD',
+  'KVM_CAP_IOEVENTFD',
 ];
 
 function readText(path: string): string | undefined {

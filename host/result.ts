@@ -2,13 +2,14 @@
 // line for a crash, the report.
 import type { EntryMode } from './boot/image.ts';
 import { EXIT_GUEST, EXIT_OK } from './errors.ts';
+import { EXIT_NAMES } from './exit-names.ts';
 import {
   type DiskReport,
   type ExitCause,
   REPORT_SCHEMA_VERSION,
   type RunReport,
 } from './report.ts';
-import { type CrashState, EXIT_NAMES } from './shim.ts';
+import type { CrashState } from './shim.ts';
 import { VERSION } from './version.ts';
 
 const SIGNAL_EXIT_BASE = 128;

@@ -2,6 +2,7 @@
 // Every call either returns or throws a NativeError whose `code` is an errno name ('EACCES') and
 // whose `syscall` names the call ('KVM_CREATE_VM', 'preadv').
 import { createRequire } from 'node:module';
+import { join } from 'node:path';
 import type { VcpuRegisters } from './boot/image.ts';
 
 export interface NativeError extends Error {
@@ -23,26 +24,6 @@ export const EXIT_INTERNAL_ERROR = 8; // record address: suberror
 export const EXIT_SYSTEM_EVENT = 9; // record address: type
 export const EXIT_UNKNOWN = 10; // record address: KVM's exit reason
 
-/** Names of the exit kinds, by number. */
-export const EXIT_NAMES = [
-  'kicked',
-  'io-read',
-  'io-write',
-  'mmio-read',
-  'mmio-write',
-  'halt',
-  'shutdown',
-  'fail-entry',
-  'internal-error',
-  'system-event',
-  'unknown',
-] as const;
-
-/** What KVM said at an exit that ends a run. */
-export function describeExit(kind: number, code: bigint): string {
-  return `${EXIT_NAMES[kind] ?? `exit ${kind}`}, code ${code}`;
-}
-
 // The exit record: 24 bytes at the start of Vm.exit.
 export const EXIT_RECORD_ADDRESS = 0; // u64, port or guest-physical address
 export const EXIT_RECORD_WIDTH = 8; // u32, bytes: 1, 2, 4 (8 for MMIO)
@@ -59,6 +40,22 @@ export const EVENT_REMINDER = 16; // the time given to remind() is over
 // Node 20 takes no external ArrayBuffer beyond 4 GiB: see GuestMemory.windows.
 export const WINDOW_OVERLAP = 0x100000;
 export const WINDOW_STRIDE = 0x100000000 - WINDOW_OVERLAP;
+
+// What a call into a native cage answers when it trapped; no effect bit of the core's.
+export const CAGE_TRAPPED = 0x80000000;
+
+// An access of a cage to guest memory, as a log holds it: this entry, then the bytes that were
+// moved, unless it was refused.
+export const ACCESS_ENTRY_KIND = 0; // u32, ACCESS_*, with ACCESS_REFUSED where it was
+export const ACCESS_ENTRY_LENGTH = 4; // u32
+export const ACCESS_ENTRY_ADDRESS = 8; // u64, guest-physical
+export const ACCESS_ENTRY_BYTES = 16;
+export const ACCESS_READ = 1;
+export const ACCESS_WRITE = 2;
+export const ACCESS_LOAD16 = 3;
+export const ACCESS_STORE16 = 4;
+export const ACCESS_FENCE = 5; // no length, no address
+export const ACCESS_REFUSED = 0x100;
 
 export interface VmOptions {
   memoryBytes: number; // a multiple of 4096
@@ -99,7 +96,32 @@ export interface GuestMemory {
    * and the bytes written.
    */
   executeEntropy(record: Uint8Array): BlockResult;
+  /** A device's instance of the core as C, which reaches this memory; EBADF once it is closed. */
+  createCage(): NativeCage;
   /** Gives everything back and detaches the buffers: they have length 0 from then on. */
+  close(): void;
+}
+
+/**
+ * The core's exports over an instance of its own (docs/abi.md). Numbers are u32 both ways; a call
+ * that trapped answers CAGE_TRAPPED, and the memory must be cleared before the next one.
+ */
+export interface NativeCage {
+  readonly memory: ArrayBuffer; // CAGE_MEMORY_BYTES, all zero at first
+  init(kind: number): number;
+  read(offset: number, width: number): number;
+  write(offset: number, width: number, value: number): number;
+  notify(queue: number): number;
+  next(queue: number): number;
+  complete(tag: number, result: number, bytes: number): number;
+  input(length: number): number;
+  reset(): number;
+  check(): number;
+  fail(): number;
+  /** Logs accesses from now on, in at most so many bytes between two takes; 0 stops it. */
+  logAccesses(capacityBytes: number): void;
+  /** The accesses since the last take, as ACCESS_ENTRY_* has them. ENOBUFS: some were lost. */
+  takeAccesses(): Uint8Array;
   close(): void;
 }
 
@@ -166,6 +188,15 @@ export interface HostProbe {
   noNewPrivs: boolean;
 }
 
+// Descriptors of startChild() that are none of this process.
+export const CHILD_NULL = -1; // /dev/null
+export const CHILD_CONTROL = -2; // the child's end of the socket pair
+
+export interface Child {
+  pid: number;
+  control: number; // a descriptor
+}
+
 export interface Shim {
   createMemory(memoryBytes: number): GuestMemory;
   createVm(options: VmOptions): Vm;
@@ -176,6 +207,13 @@ export interface Shim {
   probeConfinement(): Pick<HostProbe, 'landlockAbi' | 'seccomp' | 'noNewPrivs'>;
   /** Takes an OFD lock on the whole file (shared for readers). False: somebody else holds it. */
   lockFile(fd: number, exclusive: boolean): boolean;
+  /**
+   * Starts words[0] with those arguments and an empty environment; descriptors[n] becomes its
+   * number n. `session`: in a session of its own. `control` is this end of a socket pair.
+   */
+  startChild(words: string[], descriptors: number[], session: boolean): Child;
+  /** The wait status of a child that is over, null while it is not. Does not wait. */
+  reapChild(pid: number): number | null;
   /**
    * Puts the terminal in raw mode, remembers how it was; restored at exit and on abort too, and raw
    * again when a stopped process continues. A background job stops until it is in the foreground.
@@ -195,8 +233,8 @@ let loaded: Shim | undefined;
 /** Loads build/faraday.node, at the first use only. */
 export function shim(): Shim {
   if (!loaded) {
-    const path = new URL('../build/faraday.node', import.meta.url);
-    loaded = createRequire(import.meta.url)(path.pathname) as Shim;
+    const path = join(import.meta.dirname, '../build/faraday.node');
+    loaded = createRequire(path)(path) as Shim;
   }
   return loaded;
 }

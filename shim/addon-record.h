@@ -9,6 +9,8 @@
 #include <napi.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <memory>
 #include <vector>
 
 #include "addon-values.h"
@@ -65,6 +67,18 @@ void add_method(Napi::Object object, const char *name, Record *record) {
   napi_add_finalizer(object.Env(), function, nullptr, release, record, nullptr);
   record->references++;
   object.Set(name, function);
+}
+
+/** An ArrayBuffer over native memory that lives as long as `record`, unless it is detached. */
+inline Napi::ArrayBuffer share(Env env, Record *record, void *data, size_t bytes) {
+  napi_value value = nullptr;
+  record->references++; // given back by release(), which Node calls even where this fails
+  if (napi_create_external_arraybuffer(env, data, bytes, release, record, &value) != napi_ok) {
+    failure problem;
+    fail(&problem, ENOMEM, "napi_create_external_arraybuffer", "%zu bytes", bytes);
+    throw_failure(env, problem);
+  }
+  return Napi::ArrayBuffer(env, value);
 }
 
 /** The record of the method being called. To be asked for after the arguments: reading those may

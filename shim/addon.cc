@@ -10,6 +10,8 @@
 #include <string>
 
 #include "abi.h"
+#include "addon-cage.h"
+#include "addon-child.h"
 #include "addon-record.h"
 #include "addon-values.h"
 #include "block.h"
@@ -177,16 +179,8 @@ Value close_watcher(const CallbackInfo &info) {
 // Tells a machine's object from any other that is passed to createWatcher().
 constexpr napi_type_tag kMachineTag = {0x9d1c5be27f6a4e03, 0xb0a3f4412c86d75e};
 
-/** An ArrayBuffer over native memory that lives as long as `machine`; close() takes it back. */
-Napi::ArrayBuffer share(Env env, Machine *machine, void *data, size_t bytes) {
-  napi_value value = nullptr;
-  machine->references++; // given back by release(), which Node calls even where this fails
-  if (napi_create_external_arraybuffer(env, data, bytes, release, machine, &value) != napi_ok) {
-    failure problem;
-    fail(&problem, ENOMEM, "napi_create_external_arraybuffer", "%zu bytes", bytes);
-    throw_failure(env, problem);
-  }
-  Napi::ArrayBuffer buffer(env, value);
+Napi::ArrayBuffer share_of(Env env, Machine *machine, void *data, size_t bytes) {
+  Napi::ArrayBuffer buffer = share(env, machine, data, bytes);
   machine->buffers.push_back(Napi::Reference<Napi::ArrayBuffer>::New(buffer, 0));
   return buffer;
 }
@@ -199,7 +193,7 @@ void expose_windows(Napi::Object object, Machine *machine) {
   for (uint64_t start = 0; start == 0 || start + SHIM_WINDOW_OVERLAP < memory.bytes;
        start += kStride) {
     uint64_t bytes = std::min(memory.bytes - start, kStride + SHIM_WINDOW_OVERLAP);
-    windows[windows.Length()] = share(object.Env(), machine, memory.base + start, bytes);
+    windows[windows.Length()] = share_of(object.Env(), machine, memory.base + start, bytes);
   }
   object.Set("windows", windows);
   object.Set("memory", windows.Get(0u));
@@ -211,6 +205,7 @@ Napi::Object expose_memory(Env env, Machine *machine) {
   add_method<load_bytes>(object, "loadBytes", machine);
   add_method<execute_block>(object, "executeBlock", machine);
   add_method<execute_entropy>(object, "executeEntropy", machine);
+  add_method<create_cage>(object, "createCage", machine);
   add_method<close_machine>(object, "close", machine);
   expose_windows(object, machine);
   return object;
@@ -222,7 +217,7 @@ Napi::Object expose_machine(Env env, Machine *machine) {
   add_method<run>(object, "run", machine);
   add_method<pulse_irq>(object, "pulseIrq", machine);
   add_method<crash_state>(object, "crashState", machine);
-  object.Set("exit", share(env, machine, &machine->exit, sizeof machine->exit));
+  object.Set("exit", share_of(env, machine, &machine->exit, sizeof machine->exit));
   napi_wrap(env, object, machine, release, machine, nullptr);
   machine->references++;
   napi_type_tag_object(env, object, &kMachineTag);
@@ -359,6 +354,8 @@ Napi::Object init(Env env, Napi::Object exports) {
   add_export<probe_kvm>(exports, "probeKvm", environment);
   add_export<probe_confinement>(exports, "probeConfinement", environment);
   add_export<lock_whole_file>(exports, "lockFile", environment);
+  add_export<start_child>(exports, "startChild", environment);
+  add_export<reap_child>(exports, "reapChild", environment);
   add_export<make_terminal_raw>(exports, "terminalRaw", environment);
   add_export<remember_terminal>(exports, "terminalRemember", environment);
   add_export<restore_terminal>(exports, "terminalRestore", environment);

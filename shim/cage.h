@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "abi.h"
 #include "failure.h"
 #include "memory.h"
 
@@ -16,7 +17,7 @@
 extern "C" {
 #endif
 
-#define CAGE_TRAPPED 0x80000000u // no effect of the core's
+#define CAGE_TRAPPED ((uint32_t)SHIM_CAGE_TRAPPED) // no effect of the core's
 
 struct cage;
 
@@ -27,16 +28,25 @@ struct access_log {
   size_t used; // beyond `capacity`: entries were lost
 };
 
-enum access_kind { ACCESS_READ = 1, ACCESS_WRITE, ACCESS_LOAD16, ACCESS_STORE16, ACCESS_FENCE };
+enum access_kind {
+  ACCESS_READ = SHIM_ACCESS_READ,
+  ACCESS_WRITE = SHIM_ACCESS_WRITE,
+  ACCESS_LOAD16 = SHIM_ACCESS_LOAD16,
+  ACCESS_STORE16 = SHIM_ACCESS_STORE16,
+  ACCESS_FENCE = SHIM_ACCESS_FENCE,
+  ACCESS_REFUSED = SHIM_ACCESS_REFUSED, // a bit of its own
+};
 
 struct access_entry {
   uint32_t kind; // enum access_kind, plus ACCESS_REFUSED
   uint32_t length;
   uint64_t address;
 };
-#define ACCESS_REFUSED 0x100u
 
-/** An instance over `memory`, which must outlive it; memory of its own only once touched. */
+/**
+ * An instance over `memory`, whose mapping must outlive it; no call may follow memory_unmap(). It
+ * takes memory of its own only once that is touched.
+ */
 struct cage *cage_create(const struct guest_memory *memory, struct failure *failure);
 void cage_destroy(struct cage *cage);
 

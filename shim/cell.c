@@ -197,21 +197,24 @@ static void hold_standard_descriptors(void) {
 
 static int open_image(const struct options *options, struct failure *failure) {
   char path[PATH_BYTES];
-  unsigned count = 0;
   files[0] = CELL_FD_IMAGE;
-  if (options->spawned) {
-    while (count < IMAGE_FILES_MAX && fcntl(CELL_FD_FILES + (int)count, F_GETFD) >= 0) {
-      files[1 + count] = CELL_FD_FILES + (int)count;
-      count++;
-    }
-  } else {
+  if (!options->spawned) {
+    close_range(STDERR_FILENO + 1, ~0u, 0); // whatever was left open is none of the cell's
     hold_standard_descriptors();
     int length = snprintf(path, sizeof path, "%s/machine", options->folder);
     if (length >= PATH_BYTES) return usage(failure, "the folder's path is too long");
     files[0] = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); // a FIFO must not wait
     if (files[0] < 0) return fail(failure, errno, "image", "%s", path);
   }
-  return image_read(&image, files[0], count, failure);
+  if (image_read(&image, files[0], options->spawned ? IMAGE_FILES_MAX : 0, failure)) return -1;
+  if (!options->spawned) return 0;
+  unsigned count = image.header.file_count;
+  for (unsigned i = 0; i < count; i++) {
+    files[1 + i] = CELL_FD_FILES + (int)i;
+    if (fcntl(files[1 + i], F_GETFD) < 0) return fail(failure, errno, "image", "file %u", 1 + i);
+  }
+  close_range((unsigned)CELL_FD_FILES + count, ~0u, 0);
+  return 0;
 }
 
 static void on_trap(const struct device *device) {

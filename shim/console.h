@@ -54,7 +54,7 @@ bool console_feed(struct console *console);
  */
 enum console_input console_read(struct console *console);
 
-/** Whether the input should be read now: a terminal always, a pipe once its last bytes are taken. */
+/** Whether to read the input now: a terminal always, a pipe once its last bytes are taken. */
 bool console_wants_input(struct console *console);
 
 /**

@@ -73,7 +73,7 @@ static int check_identity(const struct image_header *header, struct failure *fai
               header->checksum);
 }
 
-static int check_machine(const struct image *image, uint64_t bytes, unsigned files,
+static int check_machine(const struct image *image, uint64_t bytes, unsigned files_max,
                          struct failure *failure) {
   const struct image_header *header = &image->header;
   uint64_t memory = header->memory_bytes;
@@ -98,7 +98,7 @@ static int check_machine(const struct image *image, uint64_t bytes, unsigned fil
   if (header->device_count > IMAGE_DEVICE_COUNT_MAX) {
     return refuse(failure, "device count", header->device_count);
   }
-  if (header->file_count != files || files > IMAGE_FILES_MAX) {
+  if (header->file_count > files_max) {
     return refuse(failure, "file count", header->file_count);
   }
   if (header->file_bytes != bytes) return refuse(failure, "length of the image", bytes);
@@ -116,8 +116,11 @@ static int check_segment(const struct image *image, unsigned index, struct failu
   if (segment->length == 0 || !memory_at(&ram, segment->address, segment->length)) {
     return refuse(failure, "address of a segment", segment->address);
   }
-  if (segment->file > header->file_count || segment->reserved) {
+  if (segment->file > header->file_count) {
     return refuse(failure, "file of a segment", segment->file);
+  }
+  if (segment->flags & ~IMAGE_SEGMENT_FLAG_STABLE) {
+    return refuse(failure, "flags of a segment", segment->flags);
   }
   uint64_t end = segment->offset + segment->length;
   bool inside = segment->offset >= IMAGE_PAYLOAD && end <= header->file_bytes;
@@ -231,7 +234,7 @@ static int take_registers(struct image *image, struct failure *failure) {
   return 0;
 }
 
-int image_read(struct image *image, int fd, unsigned files, struct failure *failure) {
+int image_read(struct image *image, int fd, unsigned files_max, struct failure *failure) {
   struct stat stats;
   image->fd = fd;
   if (fstat(fd, &stats)) return fail(failure, errno, "fstat", "the machine image");
@@ -242,7 +245,7 @@ int image_read(struct image *image, int fd, unsigned files, struct failure *fail
     return fail(failure, EINVAL, "image", "this is no machine image: it has %zd bytes", got);
   }
   if (check_identity(&image->header, failure)) return -1;
-  if (check_machine(image, (uint64_t)stats.st_size, files, failure)) return -1;
+  if (check_machine(image, (uint64_t)stats.st_size, files_max, failure)) return -1;
   for (unsigned i = 0; i < image->header.segment_count; i++) {
     if (check_segment(image, i, failure)) return -1;
   }
@@ -256,8 +259,10 @@ int image_load(const struct image *image, const struct guest_memory *memory, con
                struct failure *failure) {
   for (unsigned i = 0; i < image->header.segment_count; i++) {
     const struct image_segment *segment = &image->header.segments[i];
-    if (memory_load_file(memory, files[segment->file], segment->offset, segment->length,
-                         segment->address, failure)) {
+    bool stable = segment->flags & IMAGE_SEGMENT_FLAG_STABLE;
+    if ((stable ? memory_map_file : memory_load_file)(memory, files[segment->file],
+                                                      segment->offset, segment->length,
+                                                      segment->address, failure)) {
       return -1;
     }
   }

@@ -13,7 +13,7 @@
 
 struct image_segment {
   uint64_t address, length, offset;
-  uint32_t file, reserved;
+  uint32_t file, flags;
 };
 
 struct image_device {
@@ -54,9 +54,9 @@ struct image {
 
 /**
  * Reads and checks the image behind `fd`. EINVAL names the field, in `about`; whatever passes
- * keeps every promise of image-format.ts. `files`: how many descriptors were passed beside it.
+ * keeps every promise of image-format.ts. `files_max`: how many files beside itself it may name.
  */
-int image_read(struct image *image, int fd, unsigned files, struct failure *failure);
+int image_read(struct image *image, int fd, unsigned files_max, struct failure *failure);
 
 /** Places every segment into RAM. `files[n]` is the descriptor of file n; files[0] the image. */
 int image_load(const struct image *image, const struct guest_memory *memory, const int *files,

@@ -19,6 +19,7 @@ static uint64_t tag(enum source source, uint32_t device, uint32_t queue) {
 
 static int watch(const struct io *io, int fd, uint64_t data, struct failure *failure) {
   struct epoll_event event = {.events = EPOLLIN, .data.u64 = data};
+  if (fd < 0) return 0; // this cell has none
   if (epoll_ctl(io->epoll, EPOLL_CTL_ADD, fd, &event) == 0) return 0;
   return fail_errno(failure, "epoll_ctl");
 }
@@ -46,14 +47,8 @@ int io_create(struct io *io, struct failure *failure) {
   if (io->epoll < 0) return fail_errno(failure, "epoll_create1");
   if (watch(io, machine->wake, tag(SOURCE_WAKE, 0, 0), failure)) return -1;
   if (watch_signals(io, failure)) return -1;
-  if (io->control->fd >= 0 &&
-      watch(io, io->control->fd, tag(SOURCE_CONTROL, 0, 0), failure)) {
-    return -1;
-  }
-  if (io->server->ring.fd >= 0 &&
-      watch(io, io->server->ring.fd, tag(SOURCE_RING, 0, 0), failure)) {
-    return -1;
-  }
+  if (watch(io, io->control->fd, tag(SOURCE_CONTROL, 0, 0), failure)) return -1;
+  if (watch(io, io->server->ring.fd, tag(SOURCE_RING, 0, 0), failure)) return -1;
   for (uint32_t i = 0; i < machine->device_count; i++) {
     for (uint32_t queue = 0; queue < machine->devices[i].queue_count; queue++) {
       int kick = machine->devices[i].queues[queue].kick;

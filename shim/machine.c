@@ -65,8 +65,7 @@ static void apply(struct machine *machine, struct device *device, uint32_t effec
   if (effects & ABI_EFFECT_OUTPUT) console_output(&machine->console);
   if (effects & ABI_EFFECT_INPUT_SPACE && console_feed(&machine->console) &&
       !machine->console.terminal) {
-    __atomic_store_n(&machine->hungry, 1, __ATOMIC_SEQ_CST);
-    machine_wake(machine);
+    machine_wake(machine); // the input may be read on
   }
   if (effects & ABI_EFFECT_MARKER && device_value(device) == ABI_BOOT_TIMER_MARKER &&
       machine->marker_ns == 0) {

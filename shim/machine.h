@@ -50,7 +50,6 @@ struct machine {
   int wake; // eventfd towards the I/O thread: the ending, or room for input
   uint32_t state;   // futex: enum machine_state
   uint32_t parked;  // futex: vCPU threads that stand still
-  uint32_t hungry;  // atomic: the input may be read on
   uint64_t marker_ns; // atomic
   struct ending ending;
   struct device devices[MACHINE_DEVICES_MAX];

@@ -26,7 +26,8 @@ static const struct {
     {KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"},
     {KVM_CAP_SET_IDENTITY_MAP_ADDR, "KVM_CAP_SET_IDENTITY_MAP_ADDR"},
     {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
-    {KVM_CAP_PIT2, "KVM_CAP_PIT2"},
+    {KVM_CAP_IRQFD, "KVM_CAP_IRQFD"},
+    {KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD"},
     {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
 };
 
@@ -79,14 +80,26 @@ static int create_machine(int kvm, struct failure *failure) {
   }
 }
 
-static int create_controllers(int vm, struct failure *failure) {
+/**
+ * A guest whose local APIC has the TSC deadline mode needs no other timer, and the PIT's thread
+ * takes milliseconds to start. Without that mode a guest measures its APIC timer with the PIT.
+ */
+static int create_timer(int kvm, int vm, struct failure *failure) {
+  // Without the dummy speaker, port 0x61 would exit to user space on every timer calibration.
+  struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
+  if (ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0) return 0;
+  if (ioctl(vm, KVM_CREATE_PIT2, &pit)) return fail_errno(failure, "KVM_CREATE_PIT2");
+  return 0;
+}
+
+static int create_controllers(int kvm, int vm, struct failure *failure) {
   uint64_t identity = IDENTITY_MAP_ADDRESS;
   if (ioctl(vm, KVM_SET_IDENTITY_MAP_ADDR, &identity)) {
     return fail_errno(failure, "KVM_SET_IDENTITY_MAP_ADDR");
   }
   if (ioctl(vm, KVM_SET_TSS_ADDR, TSS_ADDRESS)) return fail_errno(failure, "KVM_SET_TSS_ADDR");
   if (ioctl(vm, KVM_CREATE_IRQCHIP, 0)) return fail_errno(failure, "KVM_CREATE_IRQCHIP");
-  return 0;
+  return create_timer(kvm, vm, failure);
 }
 
 int vm_create(struct vm *vm, int kvm, const struct guest_memory *memory, struct failure *failure) {
@@ -96,7 +109,7 @@ int vm_create(struct vm *vm, int kvm, const struct guest_memory *memory, struct 
   vm->fd = create_machine(kvm, failure);
   if (vm->fd < 0) return -1;
   if (set_slots(vm->fd, memory, failure)) return -1;
-  return create_controllers(vm->fd, failure);
+  return create_controllers(kvm, vm->fd, failure);
 }
 
 int vm_pulse_irq(const struct vm *vm, uint32_t pin, struct failure *failure) {

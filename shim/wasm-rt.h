@@ -40,7 +40,7 @@ typedef enum {
 } wasm_rt_trap_t;
 
 /** Leaves the call into the core that this thread is in. */
-void wasm_rt_trap(wasm_rt_trap_t why) __attribute__((noreturn));
+void wasm_rt_trap(wasm_rt_trap_t why) __attribute__((noreturn, cold));
 
 static inline bool wasm_rt_is_initialized(void) { return true; }
 

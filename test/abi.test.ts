@@ -1,16 +1,12 @@
 // The shape of the release core: what it imports and exports, that its state is all there is to it,
 // and that abi.ts, whose numbers both sides read, is consistent.
-import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { readFileSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as abi from '../assembly/abi.ts';
 import { coreModule } from '../host/core.ts';
+import { compileCore } from '../tools/build-core.ts';
 
-const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const CORE = new URL('../build/core.wasm', import.meta.url);
 const IMPORTS = ['fence', 'load16', 'read', 'store16', 'write'];
 const FUNCTIONS = [
@@ -26,22 +22,8 @@ const FUNCTIONS = [
   'write',
 ];
 
-/** Compiles the core once more, elsewhere, with the names that the binary does not have. */
-function compile(): { wasm: Buffer; wat: string } {
-  const folder = mkdtempSync(join(tmpdir(), 'faraday-abi-'));
-  try {
-    const [wasm, wat] = [join(folder, 'core.wasm'), join(folder, 'core.wat')];
-    const asc = join(ROOT, 'node_modules/assemblyscript/bin/asc.js');
-    const flags = ['assembly/index.ts', '--target', 'release', '--outFile', wasm];
-    const run = spawnSync(process.execPath, [asc, ...flags, '--textFile', wat], { cwd: ROOT });
-    assert.is(run.status, 0, run.stderr.toString());
-    return { wasm: readFileSync(wasm), wat: readFileSync(wat, 'utf8') };
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
-}
-
-const fresh = compile();
+/** The core compiled once more, with the names that the binary does not have. */
+const fresh = await compileCore();
 
 test('the imports are exactly the guest memory accessors', () => {
   const imports = WebAssembly.Module.imports(coreModule());
@@ -58,14 +40,28 @@ test('the exports are exactly the ten functions and the memory', () => {
 });
 
 test('the build is reproducible, byte for byte, and build/core.wasm is up to date', () => {
-  assert.ok(fresh.wasm.equals(readFileSync(CORE)), 'run `npm run build`, then try again');
+  assert.ok(readFileSync(CORE).equals(fresh.wasm), 'run `npm run build`, then try again');
 });
 
-test('the memory is the whole state: no global, no table, no data, no start function', () => {
-  for (const item of ['global', 'table', 'elem', 'data', 'start']) {
+test('the memory is the whole state: no table, no data, no start function', () => {
+  for (const item of ['table', 'elem', 'data', 'start']) {
     assert.not.match(fresh.wat, new RegExp(`^ *\\(${item} `, 'm'), item);
   }
   assert.not.match(fresh.wat, 'call_indirect');
+});
+
+test('the one global is the step budget, which every export fills before it does anything', () => {
+  const globals = fresh.wat.match(/^ *\(global .*$/gm);
+  assert.equal(
+    globals?.map((line) => line.trim()),
+    ['(global $steps-left (mut i32) (i32.const 0))'],
+  );
+  for (const name of FUNCTIONS) {
+    assert.match(fresh.wat, `(export "${name}" (func $entry-${name}))`);
+    const body = fresh.wat.split(`(func $entry-${name} `)[1] ?? '';
+    const first = /\(result i32\)\s+\(global\.set \$steps-left\s+\(i32\.const (\d+)\)/.exec(body);
+    assert.is(first?.[1], `${abi.STEPS_PER_CALL}`, name);
+  }
 });
 
 test('the memory has its fixed size and never grows', () => {

@@ -140,6 +140,7 @@ kvmTest('a cell that could not start says why, in one line of plain text', async
   const cases: [string, number, RegExp][] = [
     ["failed(2, 11, 'lock', 'data')", 2, /^disk 'a\.img' is locked: another Faraday uses it/],
     ["failed(2, 12, 'mmap', 'guest memory')", 2, /^--memory 64M is more than this host can map/],
+    ["failed(2, 5, 'loadFile', 'the end')", 2, /^the kernel or initrd changed meanwhile \(the end/],
     ["failed(3, 22, 'KVM_CREATE_VM', '')", 3, /^KVM_CREATE_VM failed \(EINVAL\)/],
     ["failed(3, 1, 'prctl', 'x\\x1b[2J')", 3, /^prctl failed \(EPERM\): x\?\[2J$/],
     ["failed(5, 0, 'image', 'bad')", 5, /^image failed: bad; please report it$/],

@@ -14,9 +14,6 @@ import {
 import { type Cage, INCIDENT_NAMES } from '../host/core.ts';
 import type { GuestMemory } from '../host/guest-memory.ts';
 import {
-  BLK_T_IN,
-  blkHeader,
-  DATA,
   type DriverQueue,
   guestMemory,
   parseRecord,
@@ -25,58 +22,13 @@ import {
   type VirtioDriver,
 } from './driver.ts';
 import { blkDevice, CAPACITY_SECTORS, rngDevice } from './fixtures.ts';
+import { nasty, nastyAddress, offerNearlyRight, RAM_BYTES, spoilRings } from './hostile.ts';
 import { type Random, randomFrom } from './random.ts';
 
 const SEED = Number(process.env.SEED ?? 20240229);
 const RUNS = 300;
 const ACTIONS = 600;
-const RAM_BYTES = 0x80000;
 const ACCESSES_PER_CALL_MAX = 200_000; // a queue of chains, each of as many descriptors
-
-/** Numbers at which checks go wrong, as often as any others. */
-function nasty(random: Random): number {
-  const edges = [0, 1, 15, 16, 17, 255, 256, 511, 512, 0xfff, 0x10000, RAM_BYTES - 1, RAM_BYTES];
-  const high = [0x7fffffff, 0x80000000, 0xc0000000, 0xfffffff0, 0xfffffffe, 0xffffffff];
-  const all = [...edges, ...high];
-  return random(3) === 0 ? random(2 ** 32 - 1) : all[random(all.length)];
-}
-
-function nastyAddress(random: Random): bigint {
-  const low = random(2) ? BigInt(random(RAM_BYTES)) : BigInt(nasty(random));
-  return random(8) ? low : low | (BigInt(nasty(random)) << 32n);
-}
-
-/** Spoils one thing in the rings, or sets up something half sensible. */
-function spoilRings(random: Random, queue: DriverQueue): void {
-  const table = random(3) ? queue.descTable : DATA + 0x8000;
-  const buffer = {
-    address: random(3) ? DATA + random(0x8000) : nastyAddress(random),
-    length: random(3) ? 16 * random(64) : nasty(random),
-    write: random(2) === 0,
-  };
-  const flags = random(4) ? random(2) : random(8);
-  const next = random(8) ? random(queue.size) : random(0x10000);
-  queue.setDescriptor(random(queue.size), buffer, flags, next, table);
-  if (random(60) === 0) queue.setAvailIndex(random(0x10000));
-  if (random(12) === 0) queue.offer(random(16) ? random(queue.size) : random(0x10000));
-  if (random(16) === 0) queue.setUsedEvent(random(0x10000));
-}
-
-/** Offers a request that is nearly right, so that the deep paths are reached too. */
-function offerNearlyRight(random: Random, memory: GuestMemory, queue: DriverQueue): void {
-  const type = random(8) ? random(2) : random(4) ? random(15) : nasty(random);
-  const sector = random(8) ? BigInt(random(CAPACITY_SECTORS + 2)) : nastyAddress(random);
-  const header = blkHeader(memory, DATA, type, sector);
-  const write = (type === BLK_T_IN) === random(8) > 0;
-  const length = random(8) ? 512 * (1 + random(8)) : random(80);
-  const data = { address: DATA + 0x1000, length, write };
-  const status = { address: DATA + 0x800, length: random(8) ? 1 : random(3), write: true };
-  const chain = [header, data, status].slice(random(8) ? 0 : 1);
-  const head = random(2)
-    ? queue.chain(chain)
-    : queue.indirectChain(chain, DATA + 0x9000 + random(2));
-  queue.offer(head);
-}
 
 interface Session {
   cage: Cage;

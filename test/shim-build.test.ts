@@ -1,4 +1,5 @@
-// The build of the addon: numbers from one source, work only where something changed, clear errors.
+// The build of addon and cell: numbers from one source, work only where something changed, clear
+// errors.
 import { chmodSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,6 +12,7 @@ import { abiHeader, buildShim, nodeHeaders } from '../tools/build-shim.ts';
 import { REPOSITORY } from '../tools/cache.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'faraday-build-'));
+const buildFolder = join(REPOSITORY, 'build');
 const compiler = process.env.CC;
 
 test.after.each(() => {
@@ -35,12 +37,10 @@ test('C sees the numbers of the core and of the seam', () => {
   assert.match(header, new RegExp(`^#define SHIM_EXIT_UNKNOWN ${EXIT_UNKNOWN}$`, 'm'));
 });
 
-test('a build without changes leaves the addon as it is', async () => {
+test('a build without changes leaves addon and cell as they are', async () => {
+  const files = ['faraday.node', 'faraday-cell', 'core_w2c.c', 'obj/cage.c.o'];
+  const inodes = () => files.map((name) => statSync(join(buildFolder, name)).ino);
   await buildShim();
-  const inodes = () =>
-    ['faraday.node', 'faraday-cell'].map((name) => {
-      return statSync(join(REPOSITORY, 'build', name)).ino;
-    });
   const before = inodes();
   await buildShim();
   assert.equal(inodes(), before);

@@ -59,7 +59,16 @@ const CELL_FLAGS = ['-static-pie', '-pthread', HARDENED, '-Wl,--gc-sections'];
 
 /** The one source that is compiled twice: with its trace of accesses for the addon. */
 const CAGE = 'cage.c';
-const TRACED_FLAGS = ['-DCAGE_TRACED', '-ftls-model=initial-exec'];
+const TRACED_FLAGS = ['-DCAGE_TRACED'];
+// The frame that catches traps is a thread's own and set up by every call: found without a function
+// call, and without the shadow stack's pointer, since no shadow stack is in use where this runs (a
+// loader sees the object's mark, and turns it on for no program that has one without). A descriptor
+// is copied and read at once, and a vector store is passed on to loads late.
+const CAGE_FLAGS = [
+  '-ftls-model=initial-exec',
+  '-fcf-protection=branch',
+  '-fno-tree-slp-vectorize',
+];
 const CELL_MAIN = 'cell.c';
 
 /** The folder with node_api.h: beside the running Node, else npm's node-api-headers. */
@@ -127,7 +136,8 @@ function unit(name: string, source: string, more: string[], inputsHash: string):
   const plain = source.endsWith('.c');
   const flags = plain ? C_FLAGS : [...CXX_FLAGS, ...napi];
   const compiler = plain ? (process.env.CC ?? 'gcc') : (process.env.CXX ?? 'g++');
-  const args = [...COMMON_FLAGS, ...flags, ...more, ...include, '-c', path];
+  const own = source === CAGE ? CAGE_FLAGS : [];
+  const args = [...COMMON_FLAGS, ...flags, ...own, ...more, ...include, '-c', path];
   const hash = createHash('sha256').update(JSON.stringify([compiler, args, inputsHash]));
   hash.update(readFileSync(path));
   if (source === CAGE) hash.update(readFileSync(coreSource));

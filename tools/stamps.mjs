@@ -48,8 +48,16 @@ export const STEPS = {
   },
   guest: { inputs: ['guest', 'tools/build-guest.ts'], output: 'build/init' },
   bundle: {
-    inputs: ['host', 'assembly/abi.ts', 'package.json', 'package-lock.json', 'tools/build.ts'],
+    inputs: [
+      'host',
+      'assembly/abi.ts',
+      'package.json',
+      'package-lock.json',
+      'tools/build-bundle.ts',
+      'tools/code-cache.mjs',
+    ],
     output: 'build/faraday.cjs',
+    also: ['build/faraday.cjs.cache'],
   },
 };
 

@@ -253,10 +253,11 @@ export function chooseEntry(kernel: ElfKernel, asked: 'auto' | EntryMode): Entry
 }
 
 /** The kernel as segments of a machine image; what they leave out is zero in fresh guest RAM. */
-export function kernelSegments(kernel: ElfKernel): FileSegment[] {
+export function kernelSegments(kernel: ElfKernel, stable = false): FileSegment[] {
   return kernel.segments
     .filter(({ fileBytes }) => fileBytes > 0)
     .map(({ address, fileOffset, fileBytes }) => {
-      return { name: 'kernel', address, path: kernel.path, fileOffset, lengthBytes: fileBytes };
+      const place = { path: kernel.path, fileOffset, lengthBytes: fileBytes };
+      return { name: 'kernel', address, ...place, stable };
     });
 }

@@ -1,7 +1,7 @@
 // `faraday check`: can this host run guests, line by line, and what to do about each miss.
 import { Command } from 'commander';
 import { EXIT_HOST, EXIT_OK } from '../errors.ts';
-import { type CheckLine, checkHost } from '../host-check.ts';
+import type { CheckLine } from '../host-check.ts';
 import { printOutput } from '../log.ts';
 
 const MARK: Record<CheckLine['state'], string> = {
@@ -19,7 +19,8 @@ export const checkCommand = new Command('check')
   .description('say whether this host can run guests, and what to do about each miss')
   .helpOption('-h, --help', 'show help')
   .option('--json', 'print the lines as JSON')
-  .action((options: { json?: boolean }) => {
+  .action(async (options: { json?: boolean }) => {
+    const { checkHost } = await import('../host-check.ts');
     const lines = checkHost();
     const canRun = lines.every((line) => line.state !== 'miss');
     if (options.json) printOutput(`${JSON.stringify({ canRun, lines }, null, 2)}\n`);

@@ -2,11 +2,12 @@
 import { Command } from 'commander';
 import type { FilesystemType } from '../boot/sniff.ts';
 import { FaradayError } from '../errors.ts';
-import { removeKernel, storedKernel, storedNames } from '../kernel/store.ts';
 import { printError, printOutput } from '../log.ts';
 
 const FILESYSTEMS: readonly FilesystemType[] = ['ext4', 'xfs', 'btrfs', 'squashfs', 'erofs'];
 const SIGNAL_EXITS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
+
+type Store = typeof import('../kernel/store.ts');
 
 interface ImportFlags {
   modules?: string;
@@ -64,7 +65,7 @@ async function runImport(source: string, flags: ImportFlags): Promise<void> {
   });
 }
 
-function kernelLine(name: string): string {
+function kernelLine({ storedKernel }: Store, name: string): string {
   try {
     const kernel = storedKernel(name);
     const { version, filesystems, modules } = kernel!;
@@ -76,7 +77,7 @@ function kernelLine(name: string): string {
   }
 }
 
-function listAsJson(): string {
+function listAsJson({ storedKernel, storedNames }: Store): string {
   const kernels = storedNames().map((name) => {
     try {
       return storedKernel(name);
@@ -105,15 +106,18 @@ const listCommand = new Command('list')
   .description('show the stored kernels')
   .helpOption('-h, --help', 'show help')
   .option('--json', 'print everything known of them as JSON')
-  .action((flags: { json?: boolean }) => {
-    printOutput(flags.json ? listAsJson() : storedNames().map(kernelLine).join(''));
+  .action(async (flags: { json?: boolean }) => {
+    const store = await import('../kernel/store.ts');
+    const lines = () => store.storedNames().map((name) => kernelLine(store, name));
+    printOutput(flags.json ? listAsJson(store) : lines().join(''));
   });
 
 const removeCommand = new Command('remove')
   .description('remove a stored kernel')
   .argument('<name>', 'its name in the store')
   .helpOption('-h, --help', 'show help')
-  .action((name: string) => {
+  .action(async (name: string) => {
+    const { removeKernel } = await import('../kernel/store.ts');
     removeKernel(name);
     printOutput(`removed ${name}\n`);
   });

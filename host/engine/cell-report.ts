@@ -2,9 +2,10 @@
 // a cell says: what is impossible is an internal error, what is merely untrue harms nobody.
 import type { DiskDevice, MachineImage } from '../boot/image.ts';
 import { INCIDENT_NAMES } from '../core.ts';
+import { describeExit } from '../exit-names.ts';
 import type { DiskReport, ExitCause, Histogram } from '../report.ts';
 import { type DeviceResult, type RunResult, SIGNAL_NUMBERS } from '../result.ts';
-import { type CrashState, describeExit } from '../shim.ts';
+import type { CrashState } from '../shim.ts';
 import { brokenCell, errnoName, textAt } from './cell-messages.ts';
 import * as protocol from './cell-protocol.ts';
 

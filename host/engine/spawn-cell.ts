@@ -1,6 +1,5 @@
 // Starting a cell: everything it will ever need is opened here and handed over as descriptors, in
 // the order of cell-protocol.ts; the cell itself opens nothing.
-import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
 import { closeSync, constants, openSync, unlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,7 +7,9 @@ import type { MachineImage } from '../boot/image.ts';
 import { type ImageBytes, type ImageFile, imageBeside } from '../boot/image-bytes.ts';
 import { FaradayError } from '../errors.ts';
 import { explainKvmOpen } from '../explain.ts';
+import { CHILD_CONTROL, CHILD_NULL, type NativeError, shim } from '../shim.ts';
 import { changedFile, writeImage } from '../write-image.ts';
+import { CellProcess } from './cell-process.ts';
 
 const KVM_PATH = '/dev/kvm';
 // Node does not name it: a file in this folder that never gets a name. Linux, uapi/asm/fcntl.h.
@@ -38,9 +39,10 @@ function openAndUnlink(): number {
 
 /** An open file that holds `image` and goes away by itself: in memory where that has room. */
 function imageFile(image: ImageBytes): number {
-  const unnamedIn = (folder: string) => () => openSync(folder, UNNAMED, MODE);
+  const unnamed = (folder: string) => openSync(folder, UNNAMED, MODE);
+  const places = [() => unnamed('/dev/shm'), () => unnamed(tmpdir()), openAndUnlink];
   let problem: unknown;
-  for (const open of [unnamedIn('/dev/shm'), unnamedIn(tmpdir()), openAndUnlink]) {
+  for (const open of places) {
     let fd = -1;
     try {
       fd = open();
@@ -72,19 +74,36 @@ function openPath(path: string): number {
   }
 }
 
-function start(options: SpawnOptions, passed: readonly number[]): ChildProcess {
+/** What a program that did not start means. */
+function notStarted(program: string, error: NativeError): Error {
+  const fix = "run 'npm run build' in Faraday's folder";
+  const { code } = error;
+  if (code === 'ENOENT') return new FaradayError('host', `${program} is missing; ${fix}`);
+  if (code === 'EACCES') return new FaradayError('host', `${program} may not be executed; ${fix}`);
+  return Object.assign(error, { path: program });
+}
+
+const inherited = (stream: 'inherit' | 'ignore', fd: number): number => {
+  return stream === 'inherit' ? fd : CHILD_NULL;
+};
+
+function start(options: SpawnOptions, passed: readonly number[]): CellProcess {
   const { program, detached, input, output, errors } = options;
-  const stdio: StdioOptions = [input, output, errors, 'pipe', ...passed];
-  const args = detached ? ['--spawned', '--detached'] : ['--spawned'];
-  return spawn(program, args, { stdio, env: {}, cwd: '/', detached });
+  const streams = [inherited(input, 0), inherited(output, 1), inherited(errors, 2)];
+  const words = [program, '--spawned', ...(detached ? ['--detached'] : [])];
+  try {
+    const child = shim().startChild(words, [...streams, CHILD_CONTROL, ...passed], detached);
+    return new CellProcess(child);
+  } catch (error) {
+    throw notStarted(program, error as NativeError);
+  }
 }
 
 /**
  * Spawns the cell that runs `image`. The disks' descriptors stay the caller's; everything else is
- * closed here again. Throws FaradayError or the system's errors; a program that does not start
- * shows as the child's 'error' event.
+ * closed here again. Throws FaradayError or the system's errors.
  */
-export function spawnCell(image: MachineImage, options: SpawnOptions): ChildProcess {
+export function spawnCell(image: MachineImage, options: SpawnOptions): CellProcess {
   const bytes = imageBeside(image);
   const own: number[] = [];
   const keep = (fd: number): number => {
@@ -98,12 +117,4 @@ export function spawnCell(image: MachineImage, options: SpawnOptions): ChildProc
   } finally {
     for (const fd of own) closeSync(fd);
   }
-}
-
-/** The error for a program that did not start. */
-export function notStarted(program: string, error: unknown): unknown {
-  const { code } = error as NodeJS.ErrnoException;
-  if (code !== 'ENOENT' && code !== 'EACCES') return error;
-  const finding = code === 'ENOENT' ? 'is missing' : 'may not be executed';
-  return new FaradayError('host', `${program} ${finding}; run 'npm run build' in Faraday's folder`);
 }

@@ -14,7 +14,9 @@ import {
   EFFECT_REQUEST,
 } from '../../assembly/abi.ts';
 import type { MachineImage } from '../boot/image.ts';
+import { describeExit, EXIT_NAMES } from '../exit-names.ts';
 import type { Log } from '../log.ts';
+import type { Recorder } from '../replay/recorder.ts';
 import type { RunResult } from '../result.ts';
 import * as native from '../shim.ts';
 import { Bus, type Place } from './bus.ts';
@@ -40,6 +42,7 @@ export interface EngineOptions {
   outputFd: number;
   now: () => number; // milliseconds since process start
   unixSeconds: () => number;
+  recorder?: Recorder;
 }
 
 type Stop = Pick<RunResult, 'cause' | 'signal' | 'detail'>;
@@ -56,7 +59,7 @@ class Machine {
   private readonly executor: Executor;
   private readonly record: DataView;
   // 32 bits would be over after a day: a busy guest exits 50000 times a second.
-  private readonly exits = new Float64Array(native.EXIT_NAMES.length);
+  private readonly exits = new Float64Array(EXIT_NAMES.length);
   private readonly input = new PendingInput();
   private readonly escape: EscapeParser | null; // on a terminal only
   private readonly output: OutputBuffer;
@@ -83,6 +86,7 @@ class Machine {
     this.bus = new Bus(image, vm.windows, {
       now: options.now,
       unixSeconds: options.unixSeconds,
+      recorder: options.recorder,
       onTrap: (device, dead, reason) => {
         const state = dead ? 'second trap within a second, out of service' : 'restarted';
         options.log('error', `device ${device.name} trapped (${reason}): ${state}`);
@@ -141,7 +145,7 @@ class Machine {
 
   private describeExit(kind: number): string {
     const code = this.record.getBigUint64(native.EXIT_RECORD_ADDRESS, true);
-    return native.describeExit(kind, code);
+    return describeExit(kind, code);
   }
 
   private access(kind: number): void {

@@ -1,8 +1,8 @@
 // From a kernel image to the ELF file inside it, and what is worth knowing of it. Done once for
 // each image: the results are cached by the image's content.
 import { createHash } from 'node:crypto';
-import { createReadStream, existsSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { createReadStream, existsSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { readBzImage } from '../boot/bzimage.ts';
 import { fileError, type InputFile, inputOf, withInput } from '../boot/file.ts';
@@ -10,8 +10,10 @@ import { MIB } from '../boot/layout.ts';
 import { notAKernel, SNIFF_BYTES, sniffKernel } from '../boot/sniff.ts';
 import { decompress } from './decompress.ts';
 import { cacheFolder, publish, withTemporaryFolder, writeDurably } from './folders.ts';
-import { findConfig, inspectKernel, type KernelTraits } from './inspect.ts';
+import { findConfig, inspectKernel } from './inspect.ts';
+import { configPaths, type PlainKernel } from './known.ts';
 import { KERNEL_BYTES_MAX, shrinkElf } from './shrink.ts';
+import type { KernelTraits } from './traits.ts';
 
 const CONFIG_BYTES_MAX = 4 * MIB;
 const CACHE_FORMAT = '1'; // part of every cache key: raise it when cached files change their form
@@ -21,12 +23,6 @@ export interface Extracted {
   kernel: Buffer; // an ELF file, checked, without what no guest loads
   traits: KernelTraits;
   config: string | null; // the kernel's configuration, where it was found
-}
-
-/** A kernel ready to be composed. */
-export interface PlainKernel {
-  vmlinuxPath: string;
-  traits: KernelTraits;
 }
 
 export function sha256(...parts: (Uint8Array | string)[]): string {
@@ -89,10 +85,8 @@ function optionalText(path: string): string | null {
 
 /** The configuration beside a kernel: config-VERSION next to vmlinuz-VERSION, or .config. */
 function configBeside(kernelPath: string): string | null {
-  const [, version] = /^(?:vmlinuz|vmlinux|bzImage)-(.+)$/.exec(basename(kernelPath)) ?? [];
-  const names = version ? [`config-${version}`] : ['config', '.config'];
-  for (const name of names) {
-    const text = optionalText(join(dirname(kernelPath), name));
+  for (const path of configPaths(kernelPath)) {
+    const text = optionalText(path);
     // A file of this name may be anything: only the configuration of a 64-bit x86 kernel counts.
     if (text !== null && /^CONFIG_X86_64=y$/m.test(text)) return text;
   }
@@ -142,21 +136,9 @@ async function cachedBzImage(path: string, signal?: AbortSignal): Promise<PlainK
   });
 }
 
-/** An ELF kernel stays where it is; what was read of it is cached by the file's identity. */
-async function inspectedElf(path: string): Promise<PlainKernel> {
-  const { dev, ino, size, mtimeNs, ctimeNs } = statSync(path, { bigint: true });
-  const key = sha256(CACHE_FORMAT, [dev, ino, size, mtimeNs, ctimeNs].join());
-  const known = readTraits(join(cacheFolder(), `elf-${key}.json`));
-  if (known) return { vmlinuxPath: path, traits: known };
+/** An ELF kernel stays where it is. */
+function inspectedElf(path: string): PlainKernel {
   const traits = inspectKernel(withKernel(path, shrinkElf), configBeside(path));
-  try {
-    await withTemporaryFolder(cacheFolder(), async (temporary) => {
-      writeDurably(join(temporary, 'traits.json'), JSON.stringify(traits));
-      renameSync(join(temporary, 'traits.json'), join(cacheFolder(), `elf-${key}.json`));
-    });
-  } catch {
-    // Without a cache the next start only takes a tenth of a second more.
-  }
   return { vmlinuxPath: path, traits };
 }
 

@@ -9,9 +9,8 @@ import { unpackPackage } from './deb.ts';
 import { type Extracted, extractKernel, plainKernel, sha256, sha256OfFile } from './extract.ts';
 import { cacheFolder, publish, storeFolder, withTemporaryFolder, writeDurably } from './folders.ts';
 import { bootInitramfs } from './initramfs.ts';
-import type { KernelTraits } from './inspect.ts';
 import { findModuleFolder, openModuleFolder } from './module-folder.ts';
-import { type BootModule, needsNoModules, planModules } from './modules.ts';
+import { type BootModule, planModules } from './modules.ts';
 import {
   checkKernelName,
   DEFAULT_FILESYSTEM,
@@ -20,6 +19,7 @@ import {
   type StoredKernel,
   storedKernel,
 } from './store.ts';
+import { type KernelTraits, needsNoModules } from './traits.ts';
 
 const DEB_MAGIC = '!<arch>\ndebian-binary';
 

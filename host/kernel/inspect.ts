@@ -1,19 +1,13 @@
 // What a kernel's own bytes tell of it: its release, its configuration where it carries one, and
 // which drivers are built in.
 import { gunzipSync } from 'node:zlib';
+import type { KernelTraits } from './traits.ts';
 
 const BANNER = Buffer.from('Linux version ');
 const IKCFG_START = Buffer.from('IKCFG_ST');
 const IKCFG_END = Buffer.from('IKCFG_ED');
 const CONFIG_BYTES_MAX = 4 * 1024 * 1024;
 const RELEASE_CHARACTERS_MAX = 64; // __NEW_UTS_LEN
-
-/** What can be said of a kernel without starting it. */
-export interface KernelTraits {
-  version: string | null; // the release, as in /lib/modules/VERSION
-  acpi: boolean; // it can read ACPI tables
-  builtIn: string[]; // of DRIVERS: those which need no module
-}
 
 // Each driver's name, what switches it in the configuration, and a string which only its own
 // code puts into the kernel: the name it registers under, in NUL bytes.

@@ -2,7 +2,6 @@
 // Dependencies are read from the modules themselves: depmod's files need not exist.
 import type { FilesystemType } from '../boot/sniff.ts';
 import { FaradayError } from '../errors.ts';
-import type { KernelTraits } from './inspect.ts';
 import { moduleName } from './modinfo.ts';
 import {
   type LoadedModule,
@@ -10,9 +9,8 @@ import {
   modulesByAlias,
   readModule,
 } from './module-folder.ts';
+import { DISK_MODULES, type KernelTraits } from './traits.ts';
 
-// The disk comes first: its driver probes while the file system's modules load.
-const DISK_MODULES = ['virtio_mmio', 'virtio_blk'];
 // A guest without these boots all the same.
 const OPTIONAL_MODULES = ['pvpanic_mmio', 'virtio_rng'];
 
@@ -34,11 +32,6 @@ export interface PlanRequest {
 interface Planned extends LoadedModule {
   always: boolean;
   filesystems: Set<FilesystemType>;
-}
-
-/** True where the kernel reaches a root of `filesystem` on virtio-blk without any module. */
-export function needsNoModules(traits: KernelTraits, filesystem: FilesystemType): boolean {
-  return [...DISK_MODULES, filesystem].every((name) => traits.builtIn.includes(name));
 }
 
 function isBuiltIn({ folder, traits }: PlanRequest, name: string): boolean {

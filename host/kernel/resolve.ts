@@ -2,11 +2,13 @@
 import { existsSync } from 'node:fs';
 import type { FilesystemType } from '../boot/sniff.ts';
 import { FaradayError } from '../errors.ts';
-import type { KernelTraits } from './inspect.ts';
+import { identityOf, knownKernel, type PlainKernel, rememberKernel } from './known.ts';
 import { DEFAULT_FILESYSTEM, type KernelEntry, noSuchKernel, storedKernel } from './store.ts';
+import { type KernelTraits, needsNoModules } from './traits.ts';
 
 export interface ResolvedKernel {
   vmlinuxPath: string; // an ELF file, ready for composeMachine()
+  stable: boolean; // it lies in the store or the cache, where files are never changed in place
   initramfsPath?: string; // stored kernels only: the boot initramfs with its modules
   version?: string;
   acpi: boolean; // composeMachine() wants to know
@@ -16,8 +18,18 @@ export interface ResolvedKernel {
 
 function fromStore(stored: KernelEntry): ResolvedKernel {
   const { vmlinuxPath, initramfsPath, version, traits } = stored;
-  const kernel = { vmlinuxPath, initramfsPath, traits, acpi: traits.acpi, stored };
+  const kernel = { vmlinuxPath, stable: true, initramfsPath, traits, acpi: traits.acpi, stored };
   return { ...kernel, version: version ?? undefined };
+}
+
+async function readKernel(path: string, signal?: AbortSignal): Promise<PlainKernel> {
+  const before = identityOf(path);
+  // Loaded on demand: hashing and unpacking bring a good part of Node with them, and most runs
+  // start a stored kernel or one seen before.
+  const { plainKernel } = await import('./extract.ts');
+  const kernel = await plainKernel(path, signal);
+  if (before) rememberKernel(path, before, kernel);
+  return kernel;
 }
 
 /**
@@ -34,16 +46,15 @@ export async function resolveKernel(
     const reason = noSuchKernel(nameOrPath).message;
     throw new FaradayError('bad-kernel', reason.replace('not in', 'no such file, and not in'));
   }
-  // Loaded on demand: hashing and unpacking bring a good part of Node with them, and most runs
-  // start a stored kernel.
-  const { plainKernel } = await import('./extract.ts');
-  const { vmlinuxPath, traits } = await plainKernel(nameOrPath, signal);
-  return { vmlinuxPath, traits, acpi: traits.acpi, version: traits.version ?? undefined };
+  const { vmlinuxPath, traits } = knownKernel(nameOrPath) ?? (await readKernel(nameOrPath, signal));
+  const stable = vmlinuxPath !== nameOrPath;
+  return { vmlinuxPath, stable, traits, acpi: traits.acpi, version: traits.version ?? undefined };
 }
 
 /** What a guest boots from. */
 export interface BootKernel {
   vmlinuxPath: string;
+  stable: boolean; // as in ResolvedKernel
   initrd?: string; // a path
   acpi: boolean;
   version?: string;
@@ -71,8 +82,8 @@ function checkStoredFilesystem(stored: KernelEntry, filesystem: FilesystemType):
 export async function bootKernel(options: BootKernelOptions): Promise<BootKernel> {
   const { kernel, initrd, root, signal } = options;
   const resolved = await resolveKernel(kernel, signal);
-  const { vmlinuxPath, initramfsPath, acpi, version, stored, traits } = resolved;
-  const plain = { vmlinuxPath, acpi, version };
+  const { vmlinuxPath, stable, initramfsPath, acpi, version, stored, traits } = resolved;
+  const plain = { vmlinuxPath, stable, acpi, version };
   if (initrd !== undefined) return { ...plain, initrd };
   if (root === undefined) return plain;
   const filesystem = root.filesystem ?? DEFAULT_FILESYSTEM;
@@ -80,6 +91,7 @@ export async function bootKernel(options: BootKernelOptions): Promise<BootKernel
     checkStoredFilesystem(stored, filesystem);
     return { ...plain, initrd: initramfsPath };
   }
+  if (needsNoModules(traits, filesystem)) return plain;
   const { cachedInitramfs } = await import('./import.ts');
   const made = await cachedInitramfs(traits, { kernelPath: kernel, filesystem, signal });
   return { ...plain, initrd: made };

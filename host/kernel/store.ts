@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import type { FilesystemType } from '../boot/sniff.ts';
 import { FaradayError } from '../errors.ts';
 import { storeFolder } from './folders.ts';
-import type { KernelTraits } from './inspect.ts';
+import type { KernelTraits } from './traits.ts';
 
 export const META_VERSION = 1;
 export const DEFAULT_FILESYSTEM: FilesystemType = 'ext4'; // of a root disk nobody described
