@@ -1,5 +1,6 @@
 // Host or cell is killed at a random moment while a guest writes: nothing runs on, no lock and no
-// file stays, and what the guest was told is on its disk is there. `npm run soak -- kill` does more.
+// file stays, and what the guest was told is on its disk is there. `npm run soak -- kill` does it
+// more often.
 // Time limit: 420 s
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

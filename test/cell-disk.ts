@@ -1,5 +1,6 @@
 // A bare-metal driver of virtio-blk for cells: the queue's memory as segments of the image, and the
-// code that brings the device up and keeps its queue going. Virtio 1.2 §2.7, §3.1.1, §4.2.2, §5.2.6.
+// code that brings the device up and keeps its queue going.
+// Virtio 1.2 §2.7, §3.1.1, §4.2.2, §5.2.6.
 import { closeSync, openSync, writeFileSync } from 'node:fs';
 import type { BytesSegment, DiskDevice } from '../host/boot/image.ts';
 import { le } from './bare-metal.ts';
@@ -92,8 +93,8 @@ export function awaitUsed(code: Code, count: number, name: string): Code {
 }
 
 /**
- * Gives back whatever was used, at once and for ever, as a driver with endless work does; rings only
- * where nothing came. HEADS requests are on their way when it begins.
+ * Gives back whatever was used, at once and for ever, as a driver with endless work does; rings
+ * only where nothing came. HEADS requests are on their way when it begins.
  */
 export function keepGoing(code: Code): Code {
   code.raw(0x31, 0xdb); // xor ebx, ebx: used so far
