@@ -81,6 +81,11 @@ static void read_input(struct io *io) {
     case CONSOLE_QUIT:
       machine_end(io->machine, CELL_CAUSE_CONSOLE_QUIT, 0);
       return;
+    case CONSOLE_FAILED:
+      control_log(io->control, CELL_LOG_LEVEL_WARN,
+                  "standard input cannot be read (%s); the guest gets none", errno_name(errno));
+      io->input_over = true;
+      return;
     case CONSOLE_END:
       io->input_over = true;
       return;
