@@ -41,7 +41,7 @@ echo $? > keep/e2fsck-again
 mkdir out
 debugfs -R 'rdump /files out' root.ext4 2> /dev/null
 grep -s . out/files/* | sed 's,^out/files/,,' > keep/files
-faraday run --kernel hello --rootfs root.ext4 > keep/second 2>&1
+faraday run --kernel hello --disk path=root.ext4 > keep/second 2>&1
 echo $? > keep/status-of-second
 exit 0`,
     guest: GUEST,
