@@ -43,6 +43,7 @@ export interface RunConfig {
   netBackend: (typeof NET_BACKENDS)[number];
   logLevel: (typeof LOG_LEVELS)[number];
   report?: string;
+  record?: string; // every call into every cage goes to this file
   detach: boolean; // leave the guest running in a process of its own
   configFile?: string; // where settings were read from
 }
@@ -67,6 +68,7 @@ export const SETTINGS: Record<string, Kind> = {
   engine: 'string',
   'log-level': 'string',
   report: 'string',
+  record: 'string',
   detach: 'boolean',
 };
 
@@ -169,6 +171,16 @@ function checkForV8(settings: RawSettings, disks: readonly DiskConfig[]): void {
   }
 }
 
+function checkRecord(settings: RawSettings, engine: string): void {
+  if (settings.record === undefined) return;
+  if (engine !== 'v8') {
+    throw usage(`--record is not for engine ${engine}; use --engine v8 or leave it out`);
+  }
+  if (settings.record === settings.report) {
+    throw usage(`--record and --report are both '${settings.record}'; name two files`);
+  }
+}
+
 /** Turns checked raw settings into the configuration everything below trusts. */
 export function toRunConfig(settings: RawSettings, configFile?: string): Readonly<RunConfig> {
   if (settings.kernel === undefined) {
@@ -182,6 +194,7 @@ export function toRunConfig(settings: RawSettings, configFile?: string): Readonl
   const engine = oneOf('--engine', (settings.engine as string) ?? 'cell', ENGINES);
   const disks = toDisks(settings);
   if (engine === 'v8') checkForV8(settings, disks);
+  checkRecord(settings, engine);
   if (settings.detach === true && settings.report !== undefined) {
     throw usage('--detach and --report exclude each other; keep one');
   }
@@ -202,6 +215,7 @@ export function toRunConfig(settings: RawSettings, configFile?: string): Readonl
     netBackend: oneOf('--net-backend', (settings['net-backend'] as string) ?? 'none', NET_BACKENDS),
     logLevel: oneOf('--log-level', (settings['log-level'] as string) ?? 'warn', LOG_LEVELS),
     report: optionalText(settings, 'report'),
+    record: optionalText(settings, 'record'),
     detach: settings.detach === true,
     configFile,
   });

@@ -3,6 +3,7 @@
 // shim's guest memory. Policy (what a trap or an effect leads to) is the engine's: a trap of either
 // leaves here as a WebAssembly.RuntimeError.
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import * as abi from '../assembly/abi.ts';
 import { FaradayError } from './errors.ts';
 import type { GuestMemory } from './guest-memory.ts';
@@ -108,9 +109,12 @@ interface CoreExports {
 
 let compiled: WebAssembly.Module | undefined;
 
+/** The bytes of build/core.wasm. */
+export const coreBytes = () => readFileSync(join(import.meta.dirname, '../build/core.wasm'));
+
 /** The compiled core, read from build/core.wasm at the first use. */
 export function coreModule(): WebAssembly.Module {
-  compiled ??= new WebAssembly.Module(readFileSync(new URL('../build/core.wasm', import.meta.url)));
+  compiled ??= new WebAssembly.Module(coreBytes());
   return compiled;
 }
 

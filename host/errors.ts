@@ -13,6 +13,8 @@ export type ErrorCode =
   | 'bad-initrd'
   | 'bad-disk'
   | 'bad-memory'
+  | 'bad-recording'
+  | 'divergence' // an engine did not do again what was recorded
   | 'host' // KVM missing, no rights, no memory, a tool that cannot be had
   | 'internal';
 
@@ -22,6 +24,8 @@ const EXIT_BY_CODE: Record<ErrorCode, number> = {
   'bad-initrd': EXIT_USAGE,
   'bad-disk': EXIT_USAGE,
   'bad-memory': EXIT_USAGE,
+  'bad-recording': EXIT_USAGE,
+  divergence: EXIT_INTERNAL,
   host: EXIT_HOST,
   internal: EXIT_INTERNAL,
 };

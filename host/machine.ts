@@ -6,11 +6,12 @@ import { DISK_SNIFF_BYTES, sniffFilesystem } from './boot/sniff.ts';
 import { cellProgram } from './cell-program.ts';
 import type { RunConfig } from './config.ts';
 import { closeDisks, type OpenDisk, openDisks, readHead } from './disk.ts';
-import { runCell, startDetached } from './engine/cell.ts';
+import { runCell } from './engine/cell.ts';
 import { EXIT_GUEST, FaradayError } from './errors.ts';
 import { explainCall } from './explain.ts';
 import { bootKernel } from './kernel/resolve.ts';
 import type { Log } from './log.ts';
+import type { Recorder } from './replay/recorder.ts';
 import { checkReportPath, writeReport } from './report.ts';
 import { describeCrash, exitCode, type RunResult, toReport } from './result.ts';
 import type { NativeError } from './shim.ts';
@@ -88,25 +89,38 @@ async function prepare(config: RunConfig, disks: readonly OpenDisk[], log: Log):
   return { image, composedMs: performance.now() };
 }
 
+async function openRecorder(config: RunConfig): Promise<Recorder | undefined> {
+  if (config.record === undefined) return undefined;
+  const { openRecording } = await import('./replay/recorder.ts');
+  return openRecording(config.record, inputsOf(config));
+}
+
 async function runV8(
   image: MachineImage,
   config: RunConfig,
   disks: readonly OpenDisk[],
   log: Log,
 ): Promise<RunResult> {
+  let recorder: Recorder | undefined;
   try {
     const { lockDisks } = await import('./lock-disks.ts');
     lockDisks(disks);
     const engine = await import('./engine/v8.ts');
-    return engine.runV8(image, {
+    recorder = await openRecorder(config);
+    const result = engine.runV8(image, {
+      recorder,
       log,
       inputFd: STDIN,
       outputFd: STDOUT,
       now: () => performance.now(),
       unixSeconds: () => Math.floor(Date.now() / 1000),
     });
+    recorder?.finish();
+    return result;
   } catch (error) {
     throw explainNative(error, config);
+  } finally {
+    recorder?.close();
   }
 }
 
@@ -148,6 +162,7 @@ export async function startMachine(config: RunConfig, log: Log): Promise<number>
   const disks = openDisks(config.disks);
   try {
     const { image } = await prepare(config, disks, log);
+    const { startDetached } = await import('./engine/detach.ts');
     return await startDetached(image, { log, program: cellProgram() });
   } finally {
     closeDisks(disks);

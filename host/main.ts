@@ -1,28 +1,43 @@
 // The command line: adds the verbs, parses, turns failures into one line and an exit code.
 import { Command, CommanderError } from 'commander';
-import { checkCommand } from './cli/check.ts';
-import { imageCommand } from './cli/image.ts';
-import { kernelCommand } from './cli/kernel.ts';
-import { runCommand } from './cli/run.ts';
 import { EXIT_HOST, EXIT_INTERNAL, EXIT_OK, EXIT_USAGE, FaradayError } from './errors.ts';
 import { oneLine, printError, printOutput } from './log.ts';
 import { nearest } from './suggest.ts';
 import { VERSION } from './version.ts';
 
-/** The whole program, unparsed: docs/cli.md is tested against it. */
-export function buildProgram(): Command {
+/** The verbs, each loaded when it is needed. */
+const VERBS: Record<string, () => Promise<Command>> = {
+  run: async () => (await import('./cli/run.ts')).runCommand,
+  kernel: async () => (await import('./cli/kernel.ts')).kernelCommand,
+  image: async () => (await import('./cli/image.ts')).imageCommand,
+  replay: async () => (await import('./cli/replay.ts')).replayCommand,
+  check: async () => (await import('./cli/check.ts')).checkCommand,
+};
+const DEFAULT_VERB = 'run';
+
+/** The program with some of its verbs or all, unparsed: docs/cli.md is tested against it. */
+export async function buildProgram(verbs: string[] = Object.keys(VERBS)): Promise<Command> {
   const program = new Command('faraday')
     .description('Start Linux guests in microVMs whose every device lives in a WebAssembly cage.')
     .version(VERSION, '-V, --version', 'print the version')
     .helpOption('-h, --help', 'show help')
-    .helpCommand('help [verb]', 'show help for a verb')
-    .addCommand(runCommand, { isDefault: true })
-    .addCommand(kernelCommand)
-    .addCommand(imageCommand)
-    .addCommand(checkCommand);
+    .helpCommand('help [verb]', 'show help for a verb');
+  for (const verb of verbs) {
+    program.addCommand(await VERBS[verb](), { isDefault: verb === DEFAULT_VERB });
+  }
   program.showSuggestionAfterError(false);
   silence(program);
   return program;
+}
+
+const ABOUT_ALL = ['-h', '--help', '-V', '--version'];
+
+/** The verbs that a command line may need: a start is to load no more than it must. */
+function verbsFor(argv: string[]): string[] | undefined {
+  const first = argv[0] ?? DEFAULT_VERB;
+  if (argv.some((word) => ABOUT_ALL.includes(word))) return undefined;
+  if (first.startsWith('-')) return [DEFAULT_VERB];
+  return Object.hasOwn(VERBS, first) ? [first] : undefined;
 }
 
 /** Errors are thrown, not printed: main() says them in one line. Help still goes to stdout. */
@@ -79,10 +94,10 @@ function explain(program: Command, error: unknown): [number, string] {
   return [EXIT_INTERNAL, `internal error: ${detail.split('\n', 1)[0]}; please report it`];
 }
 
-function fail(program: Command, error: unknown): number {
+async function fail(error: unknown): Promise<number> {
   const isHelp = error instanceof CommanderError && error.code === 'commander.help';
   if (isHelp || (error instanceof CommanderError && error.exitCode === 0)) return EXIT_OK;
-  const [exitCode, message] = explain(program, error);
+  const [exitCode, message] = explain(await buildProgram(), error);
   printError(`faraday: ${oneLine(message)}\n`);
   if (process.env.FARADAY_DEBUG) printError(`${(error as Error).stack}\n`);
   return exitCode;
@@ -90,12 +105,12 @@ function fail(program: Command, error: unknown): number {
 
 /** Runs the program and sets the exit code. */
 export async function main(argv: string[]): Promise<void> {
-  const program = buildProgram();
   try {
+    const program = await buildProgram(verbsFor(argv));
     checkVerb(program, argv);
     await program.parseAsync(argv, { from: 'user' });
   } catch (error) {
-    const exitCode = fail(program, error);
+    const exitCode = await fail(error);
     // Help that could not be written has set the code already.
     if (exitCode !== EXIT_OK) process.exitCode = exitCode;
   }

@@ -1,6 +1,5 @@
 // The run report (--report FILE): what happened, as JSON for scripts. docs/cli.md lists its fields.
 import {
-  accessSync,
   closeSync,
   constants,
   fstatSync,
@@ -14,6 +13,7 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { FaradayError } from './errors.ts';
+import { checkOutputPath } from './output-path.ts';
 
 export const REPORT_SCHEMA_VERSION = 1;
 
@@ -94,25 +94,9 @@ function statsOf(path: string): Stats | undefined {
 const isSame = (one: Stats, other: Stats): boolean =>
   one.dev === other.dev && one.ino === other.ino;
 
-/**
- * Fails before the guest starts where the report could not be written after it, or would replace
- * one of `inputs`, the files the run is made of.
- */
+/** Fails before the guest starts where the report could not be written after it. */
 export function checkReportPath(path: string, inputs: readonly string[]): void {
-  const stats = statsOf(path);
-  if (stats?.isDirectory()) throw badReport(path, 'is a directory; name a file');
-  for (const input of inputs) {
-    const other = stats && statSync(input, { throwIfNoEntry: false });
-    if (!other || !isSame(stats, other)) continue;
-    throw badReport(path, `would overwrite '${input}', which this run reads; name another file`);
-  }
-  const target = stats && !stats.isFile() ? path : dirname(path);
-  try {
-    accessSync(target, constants.W_OK);
-    if (stats?.isFile()) accessSync(path, constants.W_OK);
-  } catch (error) {
-    throw unwritable(path, error);
-  }
+  checkOutputPath('--report', path, inputs);
 }
 
 /** Renames a finished file to the place: nobody ever reads half a report. */

@@ -2,6 +2,7 @@
 // Every call either returns or throws a NativeError whose `code` is an errno name ('EACCES') and
 // whose `syscall` names the call ('KVM_CREATE_VM', 'preadv').
 import { createRequire } from 'node:module';
+import { join } from 'node:path';
 import type { VcpuRegisters } from './boot/image.ts';
 
 export interface NativeError extends Error {
@@ -187,6 +188,15 @@ export interface HostProbe {
   noNewPrivs: boolean;
 }
 
+// Descriptors of startChild() that are none of this process.
+export const CHILD_NULL = -1; // /dev/null
+export const CHILD_CONTROL = -2; // the child's end of the socket pair
+
+export interface Child {
+  pid: number;
+  control: number; // a descriptor
+}
+
 export interface Shim {
   createMemory(memoryBytes: number): GuestMemory;
   createVm(options: VmOptions): Vm;
@@ -197,6 +207,13 @@ export interface Shim {
   probeConfinement(): Pick<HostProbe, 'landlockAbi' | 'seccomp' | 'noNewPrivs'>;
   /** Takes an OFD lock on the whole file (shared for readers). False: somebody else holds it. */
   lockFile(fd: number, exclusive: boolean): boolean;
+  /**
+   * Starts words[0] with those arguments and an empty environment; descriptors[n] becomes its
+   * number n. `session`: in a session of its own. `control` is this end of a socket pair.
+   */
+  startChild(words: string[], descriptors: number[], session: boolean): Child;
+  /** The wait status of a child that is over, null while it is not. Does not wait. */
+  reapChild(pid: number): number | null;
   /**
    * Puts the terminal in raw mode, remembers how it was; restored at exit and on abort too, and raw
    * again when a stopped process continues. A background job stops until it is in the foreground.
@@ -216,8 +233,8 @@ let loaded: Shim | undefined;
 /** Loads build/faraday.node, at the first use only. */
 export function shim(): Shim {
   if (!loaded) {
-    const path = new URL('../build/faraday.node', import.meta.url);
-    loaded = createRequire(import.meta.url)(path.pathname) as Shim;
+    const path = join(import.meta.dirname, '../build/faraday.node');
+    loaded = createRequire(path)(path) as Shim;
   }
   return loaded;
 }

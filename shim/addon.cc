@@ -11,6 +11,7 @@
 
 #include "abi.h"
 #include "addon-cage.h"
+#include "addon-child.h"
 #include "addon-record.h"
 #include "addon-values.h"
 #include "block.h"
@@ -353,6 +354,8 @@ Napi::Object init(Env env, Napi::Object exports) {
   add_export<probe_kvm>(exports, "probeKvm", environment);
   add_export<probe_confinement>(exports, "probeConfinement", environment);
   add_export<lock_whole_file>(exports, "lockFile", environment);
+  add_export<start_child>(exports, "startChild", environment);
+  add_export<reap_child>(exports, "reapChild", environment);
   add_export<make_terminal_raw>(exports, "terminalRaw", environment);
   add_export<remember_terminal>(exports, "terminalRemember", environment);
   add_export<restore_terminal>(exports, "terminalRestore", environment);

@@ -90,10 +90,15 @@ static void say(const struct control *control, uint32_t type, const void *payloa
   }
 }
 
+/** One line, whatever an image's names and paths hold: a terminal obeys control bytes. */
 static void print_line(const char *text, const char *more) {
   char line[512];
-  int length = snprintf(line, sizeof line, "faraday-cell: %s%s%s\n", text, *more ? ": " : "",
-                        more);
+  int length = snprintf(line, sizeof line, "faraday-cell: %s%s%s", text, *more ? ": " : "", more);
+  if (length >= (int)sizeof line) length = sizeof line - 1;
+  for (int i = 0; i < length; i++) {
+    if ((uint8_t)line[i] < ' ' || line[i] == 0x7f) line[i] = '?';
+  }
+  line[length++] = '\n';
   ssize_t written = write(STDERR_FILENO, line, (size_t)length);
   (void)written;
 }

@@ -10,6 +10,7 @@
 // Requests of one queue before the other queues, the console and the control socket get their
 // turn: a guest may refill its ring for ever.
 #define TURN 64
+#define TURN_BYTES (64u << 20) // likewise: a few large requests take as long as many small ones
 
 static uint64_t ticks(const struct server *server) {
   return server->ticks_per_ms ? __rdtsc() : monotonic_ns();
@@ -114,6 +115,7 @@ bool server_ready(const struct server *server) { return server->free_count > 0; 
 
 void server_serve(struct server *server, struct device *device, uint32_t queue, bool rang) {
   bool left = true;
+  uint64_t bytes = 0;
   pthread_mutex_lock(&device->lock);
   // Without a slot nothing is asked for: a request taken out of its ring cannot go back.
   if (server->free_count > 0) {
@@ -131,8 +133,9 @@ void server_serve(struct server *server, struct device *device, uint32_t queue, 
           left = false;
           break;
         }
+        if (device->kind == ABI_KIND_VIRTIO_BLK) bytes += server->jobs[slot].request.length;
       }
-      if (served == TURN || server->free_count == 0) break;
+      if (served == TURN || bytes >= TURN_BYTES || server->free_count == 0) break;
       effects = device_next(device, queue);
     }
   }

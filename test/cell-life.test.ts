@@ -1,5 +1,8 @@
 // Cells from start to end, with real guests: what comes out, every cause of an end with its exit
 // code, and that nothing is left running.
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as protocol from '../host/engine/cell-protocol.ts';
@@ -13,13 +16,17 @@ import {
   type RunningCell,
   runFolder,
   runSpawned,
+  scratchPath,
   startFolder,
   startSpawned,
   strayCells,
   within,
 } from './cell-guest.ts';
 import type { Code } from './machine-code.ts';
+import { IDLE_FOR_EVER, print, tinyKernel } from './tiny-kernel.ts';
 
+const FARADAY = new URL('../bin/faraday.js', import.meta.url).pathname;
+const JOBS = 30;
 const UD2 = [0x0f, 0x0b];
 const I8042_COMMAND = 0x64;
 const PVPANIC = 0x505;
@@ -207,6 +214,25 @@ kvmTest('a cell ends when its parent is killed, though the socket stays open', a
 async function gone(pid: number): Promise<void> {
   while (isAlive(pid)) await new Promise((resolve) => setTimeout(resolve, 10));
 }
+
+kvmTest('a signal to the whole job stops host and cell at once, with a report', async () => {
+  const kernel = scratchPath('kernel');
+  writeFileSync(kernel, tinyKernel(print('up'), IDLE_FOR_EVER));
+  for (let i = 0; i < JOBS; i++) {
+    const report = scratchPath('report');
+    const args = [FARADAY, 'run', '--kernel', kernel, '--report', report];
+    const child = spawn(process.execPath, args, { detached: true, stdio: 'pipe' });
+    let words = '';
+    child.stderr.on('data', (text: Buffer) => {
+      words += text.toString();
+    });
+    await within(once(child.stdout, 'data'), 'the guest');
+    process.kill(-child.pid!, 'SIGTERM');
+    const [status] = await within(once(child, 'close'), 'the job');
+    assert.equal([status, words], [143, ''], `job ${i}`);
+    assert.is(JSON.parse(readFileSync(report, 'utf8')).exit.cause, 'signal');
+  }
+});
 
 // --- Words it does not understand ---------------------------------------------------------------
 

@@ -271,6 +271,45 @@ kvmTest('a signal restores the terminal too', () => {
   assert.match(seen, /status=143 raw=True restored=True\n$/);
 });
 
+kvmTest('a cell that is killed leaves the terminal as it was', () => {
+  const seen = onTerminal(kernel('tty', print('$ '), IDLE_FOR_EVER), 'child:SIGKILL');
+  assert.match(seen, /faraday: the cell ended by SIGKILL; please report it\r\n/);
+  assert.match(seen, /status=5 raw=True restored=True\n$/);
+});
+
+// --- Detached -----------------------------------------------------------------------------------
+
+kvmTest('a detached guest runs on without its host, with its output where that went', async () => {
+  const output = join(folder, 'detached-output');
+  const path = kernel('detached', print('here'), IDLE_FOR_EVER);
+  const fd = openSync(output, 'w');
+  const { status, stderr } = spawnSync(process.execPath, [FARADAY, '--kernel', path, '--detach'], {
+    env: environment,
+    stdio: ['ignore', fd, 'pipe'],
+    timeout: TIME_LIMIT_MS,
+    encoding: 'latin1',
+  });
+  closeSync(fd);
+  assert.is(status, 0, stderr);
+  const pid = Number(/^faraday: the guest runs on in process (\d+)\n$/.exec(stderr)?.[1]);
+  const settled = async (check: () => boolean) => {
+    const end = Date.now() + TIME_LIMIT_MS;
+    while (!check() && Date.now() < end) await new Promise((resolve) => setTimeout(resolve, 50));
+    return check();
+  };
+  try {
+    assert.ok(await settled(() => readFileSync(output, 'latin1') === 'here'));
+    assert.ok(existsSync(`/proc/${pid}`));
+  } finally {
+    process.kill(pid, 'SIGTERM');
+  }
+  const isGone = () => {
+    const state = existsSync(`/proc/${pid}`) && readFileSync(`/proc/${pid}/stat`, 'latin1');
+    return !state || / Z /.test(state); // nobody may be there to take its status
+  };
+  assert.ok(await settled(isGone));
+});
+
 // --- Bad input: one line, exit code 2, nothing written ------------------------------------------
 
 test('an unknown flag, verb or word is refused with the nearest one', () => {
@@ -415,9 +454,9 @@ test('check prints a line for each thing it looks at, and JSON on demand', () =>
   assert.ok(lines.length >= 6);
 });
 
-test('docs/cli.md has every flag with its description, and no other', () => {
+test('docs/cli.md has every flag with its description, and no other', async () => {
   const page = readFileSync(new URL('../docs/cli.md', import.meta.url), 'utf8');
-  const program = buildProgram();
+  const program = await buildProgram();
   const commands = program.commands.flatMap((command) => [command, ...command.commands]);
   const rows = commands
     .flatMap((command) => command.options)

@@ -1,5 +1,5 @@
 # Runs a command on a pseudo-terminal: on-terminal.py KEYS COMMAND... types KEYS after the first output (or
-# sends the signal they name), then prints what was seen and how command and terminal ended.
+# sends the signal they name; with 'child:' before it to the command's child), then prints what was seen and how command and terminal ended.
 import os
 import pty
 import select
@@ -38,7 +38,10 @@ def main():
             seen += os.read(master, 4096)
             if raw is None:
                 raw = is_raw(slave)
-                if keys.startswith("SIG"):
+                if keys.startswith("child:"):
+                    with open("/proc/%d/task/%d/children" % (pid, pid)) as children:
+                        os.kill(int(children.read().split()[0]), getattr(signal, keys[6:]))
+                elif keys.startswith("SIG"):
                     os.kill(pid, getattr(signal, keys))
                 else:
                     type_slowly(master, keys)

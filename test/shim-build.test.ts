@@ -3,16 +3,16 @@
 import { chmodSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { REQUEST_BYTES_MAX } from '../assembly/abi.ts';
 import { FaradayError } from '../host/errors.ts';
 import { EXIT_UNKNOWN } from '../host/shim.ts';
 import { abiHeader, buildShim, nodeHeaders } from '../tools/build-shim.ts';
+import { REPOSITORY } from '../tools/cache.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'faraday-build-'));
-const buildFolder = fileURLToPath(new URL('../build', import.meta.url));
+const buildFolder = join(REPOSITORY, 'build');
 const compiler = process.env.CC;
 
 test.after.each(() => {

@@ -76,7 +76,8 @@ const u32 = (value: number): number[] => [...u16(value), ...u16(value >>> 16)];
 
 function putChecksum(bytes: Buffer, at: number): void {
   bytes[at] = 0;
-  const sum = bytes.reduce((total, byte) => total + byte, 0);
+  let sum = 0;
+  for (let index = 0; index < bytes.length; index++) sum += bytes[index];
   bytes[at] = -sum & 0xff;
 }
 
@@ -183,10 +184,10 @@ function portDevices(): aml.Aml[] {
 
 export function dsdt(slots: readonly VirtioSlot[]): Buffer {
   const s5 = [ACPI_S5_SLEEP_TYPE, 0, 0, 0].map(aml.integer);
-  const body = [
-    ...aml.scope('_SB_', ...portDevices(), ...slots.map(virtioDevice)),
-    ...aml.name('_S5_', aml.packageOf(...s5)),
-  ];
+  const body = aml.join(
+    aml.scope('_SB_', ...portDevices(), ...slots.map(virtioDevice)),
+    aml.name('_S5_', aml.packageOf(...s5)),
+  );
   return table('DSDT', 2, body);
 }
 

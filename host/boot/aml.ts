@@ -26,19 +26,27 @@ const READ_WRITE = 1;
 /** Encoded AML, or a resource descriptor. */
 export type Aml = number[];
 
-const bytesOf = (text: string): Aml => [...Buffer.from(text, 'latin1')];
+/** All parts in a row. A spread would make an object for each byte, at each start of a guest. */
+export const join = (...parts: Aml[]): Aml => ([] as Aml).concat(...parts);
+
+function bytesOf(text: string): Aml {
+  const bytes: Aml = [];
+  for (let index = 0; index < text.length; index++) bytes.push(text.charCodeAt(index));
+  return bytes;
+}
+
 const word = (value: number): Aml => [value & 0xff, (value >>> 8) & 0xff];
-const dword = (value: number): Aml => [...word(value), ...word(value >>> 16)];
+const dword = (value: number): Aml => join(word(value), word(value >>> 16));
 
 /** A PkgLength counts itself: one byte up to 63, else a nibble and one to three bytes (20.2.4). */
 function withLength(body: Aml): Aml {
-  if (body.length + 1 < 0x40) return [body.length + 1, ...body];
+  if (body.length + 1 < 0x40) return join([body.length + 1], body);
   for (let extra = 1; extra <= 3; extra++) {
     const total = body.length + 1 + extra;
     if (total >= 2 ** (4 + 8 * extra)) continue;
     const head = [(extra << 6) | (total & 0xf)];
     for (let index = 0; index < extra; index++) head.push((total >>> (4 + 8 * index)) & 0xff);
-    return [...head, ...body];
+    return join(head, body);
   }
   throw new RangeError(`an AML package of ${body.length} bytes is past the format's limit`);
 }
@@ -51,12 +59,12 @@ function nameString(path: string): Aml {
 export function integer(value: number): Aml {
   if (value === 0 || value === 1) return [value]; // ZeroOp and OneOp
   if (value <= 0xff) return [BYTE_PREFIX, value];
-  if (value <= 0xffff) return [WORD_PREFIX, ...word(value)];
-  return [DWORD_PREFIX, ...dword(value)];
+  if (value <= 0xffff) return join([WORD_PREFIX], word(value));
+  return join([DWORD_PREFIX], dword(value));
 }
 
 export function string(text: string): Aml {
-  return [STRING_PREFIX, ...bytesOf(text), 0];
+  return join([STRING_PREFIX], bytesOf(text), [0]);
 }
 
 /** 'PNP0501' as the 32-bit number the specification packs it into (6.1.5). */
@@ -68,39 +76,40 @@ export function eisaId(id: string): Aml {
 }
 
 export function name(path: string, value: Aml): Aml {
-  return [NAME_OP, ...nameString(path), ...value];
+  return join([NAME_OP], nameString(path), value);
 }
 
 export function scope(path: string, ...body: Aml[]): Aml {
-  return [SCOPE_OP, ...withLength([...nameString(path), ...body.flat()])];
+  return join([SCOPE_OP], withLength(join(nameString(path), ...body)));
 }
 
 export function device(path: string, ...body: Aml[]): Aml {
-  return [EXT_OP_PREFIX, DEVICE_OP, ...withLength([...nameString(path), ...body.flat()])];
+  return join([EXT_OP_PREFIX, DEVICE_OP], withLength(join(nameString(path), ...body)));
 }
 
 export function packageOf(...elements: Aml[]): Aml {
-  return [PACKAGE_OP, ...withLength([elements.length, ...elements.flat()])];
+  return join([PACKAGE_OP], withLength(join([elements.length], ...elements)));
 }
 
 /** A buffer of resource descriptors with its end tag; a checksum of 0 means 'not used'. */
 export function resourceTemplate(...resources: Aml[]): Aml {
-  const body = [...resources.flat(), END_TAG, 0];
-  return [BUFFER_OP, ...withLength([...integer(body.length), ...body])];
+  const body = join(...resources, [END_TAG, 0]);
+  return join([BUFFER_OP], withLength(join(integer(body.length), body)));
 }
 
 export function memory32Fixed(address: number, lengthBytes: number): Aml {
-  const body = [READ_WRITE, ...dword(address), ...dword(lengthBytes)];
-  return [MEMORY_32_FIXED_DESCRIPTOR, ...word(body.length), ...body];
+  const body = join([READ_WRITE], dword(address), dword(lengthBytes));
+  return join([MEMORY_32_FIXED_DESCRIPTOR], word(body.length), body);
 }
 
 export function ioPorts(port: number, count: number): Aml {
   const alignment = 1;
-  return [IO_PORT_DESCRIPTOR, IO_DECODE_16, ...word(port), ...word(port), alignment, count];
+  const both = join(word(port), word(port)); // the least and the most
+  return join([IO_PORT_DESCRIPTOR, IO_DECODE_16], both, [alignment, count]);
 }
 
 /** An interrupt on IOAPIC pin `gsi`: edge-triggered, active high, not shared. */
 export function interrupt(gsi: number): Aml {
-  const body = [INTERRUPT_CONSUMER_EDGE_HIGH, 1, ...dword(gsi)];
-  return [EXTENDED_INTERRUPT_DESCRIPTOR, ...word(body.length), ...body];
+  const body = join([INTERRUPT_CONSUMER_EDGE_HIGH, 1], dword(gsi));
+  return join([EXTENDED_INTERRUPT_DESCRIPTOR], word(body.length), body);
 }

@@ -48,7 +48,8 @@ const FIXED_BYTES = POINTER_BYTES + HEADER_BYTES + OTHER_ENTRIES * ENTRY_BYTES;
 export const MP_CPU_COUNT_MAX = Math.floor((MP_TABLE_BYTES_MAX - FIXED_BYTES) / PROCESSOR_BYTES);
 
 function putChecksum(bytes: Buffer, at: number): void {
-  const sum = bytes.reduce((total, byte) => total + byte, 0);
+  let sum = 0;
+  for (let index = 0; index < bytes.length; index++) sum += bytes[index];
   bytes[at] = -sum & 0xff;
 }
 

@@ -10,6 +10,7 @@ export const runCommand = addMachineOptions(new Command('run'))
   .option('--engine <engine>', 'cell or v8 (default: cell)')
   .option('--detach', 'leave the guest running in a process of its own')
   .option('--report <file>', 'write what happened as JSON')
+  .option('--record <file>', "write every call into a device for 'faraday replay'; engine v8")
   .option('--log-level <level>', 'error, warn, info or debug (default: warn)')
   .action(async (_options: unknown, command: Command) => {
     const config = toRunConfig(...settingsOf(command));

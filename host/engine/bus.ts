@@ -29,10 +29,12 @@ import type { MachineImage, VirtioDevice } from '../boot/image.ts';
 import { SERIAL_PIN, VIRTIO_MMIO_BYTES, VIRTIO_MMIO_START } from '../boot/layout.ts';
 import { Cage, encodeBlkConfig, encodeRngConfig } from '../core.ts';
 import { GuestMemory } from '../guest-memory.ts';
+import type { Recorder } from '../replay/recorder.ts';
 import { WINDOW_STRIDE } from '../shim.ts';
 import { Device, type DeviceOptions } from './device.ts';
 
 const NO_PIN = -1;
+const NOT_RECORDED = -1;
 
 /** A device where the guest sees it; offsets count from `base`. */
 export interface Place {
@@ -45,6 +47,7 @@ export interface BusOptions {
   now: () => number;
   unixSeconds: () => number;
   onTrap: DeviceOptions['onTrap'];
+  recorder?: Recorder; // sees every call into every cage
 }
 
 interface PortPlan {
@@ -114,6 +117,10 @@ export class Bus {
   constructor(image: MachineImage, windows: readonly ArrayBuffer[], options: BusOptions) {
     this.memory = new GuestMemory(windows, WINDOW_STRIDE);
     this.options = options;
+    if (options.recorder) {
+      options.recorder.setMemory(image.memoryBytes);
+      this.memory.log = options.recorder.log;
+    }
     const plans = image.bootTimer ? [...PORT_PLANS, BOOT_TIMER_PLAN] : PORT_PLANS;
     for (const plan of plans) this.addPorts(plan);
     for (const device of image.virtio) this.addWindow(device);
@@ -133,8 +140,12 @@ export class Bus {
     kind: number,
     config: Uint8Array,
   ): Device {
-    const { now, onTrap } = this.options;
-    const create = () => new Cage(kind, this.memory, config);
+    const { now, onTrap, recorder } = this.options;
+    const recorded = recorder?.addDevice(place.name, kind, config) ?? NOT_RECORDED;
+    const create = () => {
+      const cage = new Cage(kind, this.memory, config);
+      return recorder ? recorder.watch(recorded, cage) : cage;
+    };
     const device = new Device({ ...place, create, now, onTrap });
     this.devices.push(device);
     return device;

@@ -1,23 +1,19 @@
 // The production engine: a cell, one process for each guest, spawned and then only listened to.
 // docs/design.md, 'Two engines, one module'. Nothing the cell says is trusted (cell-messages.ts).
-import type { ChildProcess } from 'node:child_process';
-import type { Duplex } from 'node:stream';
-import { isatty } from 'node:tty';
 import type { MachineImage } from '../boot/image.ts';
 import { lockedDisk } from '../disk.ts';
 import { EXIT_HOST, EXIT_USAGE, FaradayError } from '../errors.ts';
 import { explainCall } from '../explain.ts';
 import type { Log } from '../log.ts';
 import { type RunResult, SIGNAL_NUMBERS } from '../result.ts';
-import type { NativeError } from '../shim.ts';
+import { type NativeError, shim } from '../shim.ts';
 import { brokenCell, type Failure, type Message, MessageReader } from './cell-messages.ts';
-import { COMMAND_BYTES, COMMAND_STOP, FD_CONTROL } from './cell-protocol.ts';
+import type { CellProcess } from './cell-process.ts';
+import { COMMAND_BYTES, COMMAND_STOP } from './cell-protocol.ts';
 import { toRunResult } from './cell-report.ts';
-import { type CellStreams, spawnCell } from './spawn-cell.ts';
+import { type SpawnOptions, spawnCell } from './spawn-cell.ts';
 
 const STDIN = 0;
-const STDOUT = 1;
-const STDERR = 2;
 const FAREWELL_MS = 5000; // from a cell's last message to its end
 const LOG_LINES_MAX = 1000;
 
@@ -70,11 +66,10 @@ function stoppedEarly(signal: string, image: MachineImage): RunResult {
 }
 
 /** One running cell, from its first word to its last. */
-class Cell {
-  readonly child: ChildProcess;
+export class Cell {
+  readonly child: CellProcess;
   private readonly image: MachineImage;
   private readonly options: CellOptions;
-  private readonly control: Duplex;
   private readonly reader = new MessageReader();
   private readonly signals = new Set<string>(); // those passed on
   private logLines = 0;
@@ -82,35 +77,36 @@ class Cell {
   private problem: unknown = null; // the first one counts
   private onStarted: () => void = () => {};
 
-  constructor(image: MachineImage, options: CellOptions, child: ChildProcess) {
+  constructor(image: MachineImage, options: CellOptions, child: CellProcess) {
     this.image = image;
     this.options = options;
     this.child = child;
-    this.control = child.stdio[FD_CONTROL] as Duplex;
   }
 
-  /** Resolves once the vCPUs run, or once the cell is over. */
+  /** Resolves once the vCPUs run, and lets the cell go then. Throws where it does not start. */
   started(): Promise<void> {
-    return new Promise((resolve) => {
-      this.onStarted = resolve;
+    return new Promise((resolve, reject) => {
+      this.onStarted = () => {
+        this.child.release();
+        resolve();
+      };
+      this.ended().then(() => resolve(), reject);
     });
   }
 
   /** Resolves to what the run was once the process is gone. Throws what went wrong. */
   ended(): Promise<RunResult> {
     return new Promise((resolve, reject) => {
-      this.control.on('data', (chunk: Uint8Array) => this.listen(chunk));
-      this.control.on('error', () => {}); // the cell is gone: its 'close' says how
-      this.control.on('end', () => this.farewell());
-      this.child.on('error', () => {}); // of kill(): it is gone already
-      this.child.once('close', (status, signal) => {
-        try {
-          resolve(this.outcome(status, signal));
-        } catch (error) {
-          reject(error);
-        } finally {
-          this.onStarted();
-        }
+      this.child.listen({
+        data: (chunk) => this.listen(chunk),
+        hungUp: () => this.farewell(),
+        ended: ({ status, signal }) => {
+          try {
+            resolve(this.outcome(status, signal));
+          } catch (error) {
+            reject(error);
+          }
+        },
       });
     });
   }
@@ -120,15 +116,11 @@ class Cell {
     const command = Buffer.alloc(COMMAND_BYTES);
     command.writeUInt32LE(COMMAND_STOP, 0);
     command.writeUInt32LE(SIGNAL_NUMBERS[signal], 4);
-    this.control.write(command);
+    this.child.send(command);
   }
 
-  /** Lets go of a cell that runs on. */
-  release(): void {
-    this.control.removeAllListeners('end');
-    this.control.destroy();
-    this.child.removeAllListeners();
-    this.child.unref();
+  kill(): void {
+    this.child.kill('SIGKILL');
   }
 
   private fail(problem: unknown): void {
@@ -136,11 +128,11 @@ class Cell {
   }
 
   private listen(chunk: Uint8Array): void {
+    if (this.problem) return; // it is being ended
     try {
       for (const message of this.reader.push(chunk)) this.handle(message);
     } catch (error) {
       this.fail(error);
-      this.control.destroy();
       this.child.kill('SIGKILL');
     }
   }
@@ -188,66 +180,81 @@ class Cell {
   }
 }
 
-/** Passes signals on until the returned function is called. */
-function forwardSignals(cell: Cell): () => void {
-  const pass = (name: NodeJS.Signals): void => cell.stop(name);
-  const names = Object.keys(SIGNAL_NUMBERS) as NodeJS.Signals[];
-  for (const name of names) process.on(name, pass);
-  return () => {
-    for (const name of names) process.off(name, pass);
+/**
+ * Takes the signals that stop a guest, from before there is a cell: that may print before this
+ * process even knows that it runs.
+ */
+class Signals {
+  private readonly names = Object.keys(SIGNAL_NUMBERS) as NodeJS.Signals[];
+  private readonly early: NodeJS.Signals[] = [];
+  private cell: Cell | null = null;
+  private readonly take = (name: NodeJS.Signals): void => {
+    if (this.cell) this.cell.stop(name);
+    else this.early.push(name);
   };
+
+  constructor() {
+    for (const name of this.names) process.on(name, this.take);
+  }
+
+  passTo(cell: Cell): void {
+    this.cell = cell;
+    for (const name of this.early) cell.stop(name);
+  }
+
+  release(): void {
+    for (const name of this.names) process.off(name, this.take);
+  }
 }
 
 /**
- * Remembers how the terminal is, which the cell makes raw. Where another job has it the guest gets
- * no console input.
+ * Spawns a cell for `image` and runs `use` with it, while signals go to the cell. Whatever ends this
+ * process meanwhile ends the cell.
  */
-async function takeTerminal(): Promise<CellStreams['input']> {
-  const { shim } = await import('../shim.ts');
+export async function withCell<T>(
+  image: MachineImage,
+  options: CellOptions,
+  how: Omit<SpawnOptions, 'program'>,
+  use: (cell: Cell) => Promise<T>,
+): Promise<T> {
+  const signals = new Signals();
+  let cell: Cell | null = null;
+  const onExit = (): void => cell?.kill();
+  process.once('exit', onExit);
+  try {
+    cell = new Cell(image, options, spawnCell(image, { ...how, program: options.program }));
+    signals.passTo(cell);
+    return await use(cell);
+  } finally {
+    signals.release();
+    process.off('exit', onExit);
+  }
+}
+
+/**
+ * Remembers how the terminal is, because the cell makes it raw. 'none': the input is no terminal;
+ * 'lent': another job has it, so that the guest must do without.
+ */
+function rememberTerminal(): 'ours' | 'lent' | 'none' {
   try {
     shim().terminalRemember(STDIN);
-    return 'inherit';
+    return 'ours';
   } catch (error) {
-    if ((error as NativeError).code === 'EIO') return 'ignore';
+    const { code } = error as NativeError;
+    if (code === 'EIO') return 'lent';
+    if (code === 'ENOTTY' || code === 'EBADF' || code === 'EINVAL') return 'none';
     throw error;
   }
 }
 
 /** Runs `image` in a cell to its end. Throws FaradayError or the system's errors. */
 export async function runCell(image: MachineImage, options: CellOptions): Promise<RunResult> {
-  const onTerminal = isatty(STDIN);
-  // The addon costs milliseconds: only a terminal needs it.
-  const input = onTerminal ? await takeTerminal() : 'inherit';
-  const streams = { input, output: 'inherit', errors: 'inherit' } as const;
-  const child = await spawnCell(image, { ...streams, program: options.program, detached: false });
-  const cell = new Cell(image, options, child);
-  const restoreSignals = forwardSignals(cell);
+  const terminal = rememberTerminal();
+  const input = terminal === 'lent' ? 'ignore' : 'inherit';
+  const how = { input, output: 'inherit', errors: 'inherit', detached: false } as const;
   try {
-    return await cell.ended();
+    return await withCell(image, options, how, (cell) => cell.ended());
   } finally {
-    restoreSignals();
-    if (onTerminal) (await import('../shim.ts')).shim().terminalRestore();
-  }
-}
-
-const unlessTerminal = (fd: number) => (isatty(fd) ? 'ignore' : 'inherit');
-
-/** Starts `image` in a cell that outlives this process; returns its pid once its vCPUs run. */
-export async function startDetached(image: MachineImage, options: CellOptions): Promise<number> {
-  const child = await spawnCell(image, {
-    program: options.program,
-    detached: true,
-    input: 'ignore',
-    output: unlessTerminal(STDOUT),
-    errors: unlessTerminal(STDERR),
-  });
-  const cell = new Cell(image, options, child);
-  const restoreSignals = forwardSignals(cell);
-  try {
-    await Promise.race([cell.started(), cell.ended()]);
-    cell.release();
-    return child.pid!;
-  } finally {
-    restoreSignals();
+    if (terminal === 'ours') shim().terminalRestore();
   }
 }

@@ -1,6 +1,5 @@
 // Starting a cell: everything it will ever need is opened here and handed over as descriptors, in
 // the order of cell-protocol.ts; the cell itself opens nothing.
-import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
 import { closeSync, constants, openSync, unlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,7 +7,9 @@ import type { MachineImage } from '../boot/image.ts';
 import { type ImageBytes, type ImageFile, imageBeside } from '../boot/image-bytes.ts';
 import { FaradayError } from '../errors.ts';
 import { explainKvmOpen } from '../explain.ts';
+import { CHILD_CONTROL, CHILD_NULL, type NativeError, shim } from '../shim.ts';
 import { changedFile, writeImage } from '../write-image.ts';
+import { CellProcess } from './cell-process.ts';
 
 const KVM_PATH = '/dev/kvm';
 // Node does not name it: a file in this folder that never gets a name. Linux, uapi/asm/fcntl.h.
@@ -74,30 +75,35 @@ function openPath(path: string): number {
 }
 
 /** What a program that did not start means. */
-function notStarted(program: string, { code }: NodeJS.ErrnoException): Error {
+function notStarted(program: string, error: NativeError): Error {
   const fix = "run 'npm run build' in Faraday's folder";
+  const { code } = error;
   if (code === 'ENOENT') return new FaradayError('host', `${program} is missing; ${fix}`);
   if (code === 'EACCES') return new FaradayError('host', `${program} may not be executed; ${fix}`);
-  return Object.assign(new Error(`spawn: ${code}`), { code, syscall: 'spawn', path: program });
+  return Object.assign(error, { path: program });
 }
 
-/** Resolves once the program runs. Of a child that does not, Node gives nothing but an event. */
-function start(options: SpawnOptions, passed: readonly number[]): Promise<ChildProcess> {
+const inherited = (stream: 'inherit' | 'ignore', fd: number): number => {
+  return stream === 'inherit' ? fd : CHILD_NULL;
+};
+
+function start(options: SpawnOptions, passed: readonly number[]): CellProcess {
   const { program, detached, input, output, errors } = options;
-  const stdio: StdioOptions = [input, output, errors, 'pipe', ...passed];
-  const args = detached ? ['--spawned', '--detached'] : ['--spawned'];
-  return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { stdio, env: {}, cwd: '/', detached });
-    child.once('spawn', () => resolve(child));
-    child.once('error', (error) => reject(notStarted(program, error)));
-  });
+  const streams = [inherited(input, 0), inherited(output, 1), inherited(errors, 2)];
+  const words = [program, '--spawned', ...(detached ? ['--detached'] : [])];
+  try {
+    const child = shim().startChild(words, [...streams, CHILD_CONTROL, ...passed], detached);
+    return new CellProcess(child);
+  } catch (error) {
+    throw notStarted(program, error as NativeError);
+  }
 }
 
 /**
  * Spawns the cell that runs `image`. The disks' descriptors stay the caller's; everything else is
  * closed here again. Throws FaradayError or the system's errors.
  */
-export async function spawnCell(image: MachineImage, options: SpawnOptions): Promise<ChildProcess> {
+export function spawnCell(image: MachineImage, options: SpawnOptions): CellProcess {
   const bytes = imageBeside(image);
   const own: number[] = [];
   const keep = (fd: number): number => {
@@ -107,7 +113,7 @@ export async function spawnCell(image: MachineImage, options: SpawnOptions): Pro
   const fdOf = (file: ImageFile): number => ('fd' in file ? file.fd : keep(openPath(file.path)));
   try {
     const passed = [keep(imageFile(bytes)), keep(openKvm()), ...bytes.files.map(fdOf)];
-    return await start(options, passed);
+    return start(options, passed);
   } finally {
     for (const fd of own) closeSync(fd);
   }

@@ -16,6 +16,7 @@ import {
 import type { MachineImage } from '../boot/image.ts';
 import { describeExit, EXIT_NAMES } from '../exit-names.ts';
 import type { Log } from '../log.ts';
+import type { Recorder } from '../replay/recorder.ts';
 import type { RunResult } from '../result.ts';
 import * as native from '../shim.ts';
 import { Bus, type Place } from './bus.ts';
@@ -41,6 +42,7 @@ export interface EngineOptions {
   outputFd: number;
   now: () => number; // milliseconds since process start
   unixSeconds: () => number;
+  recorder?: Recorder;
 }
 
 type Stop = Pick<RunResult, 'cause' | 'signal' | 'detail'>;
@@ -84,6 +86,7 @@ class Machine {
     this.bus = new Bus(image, vm.windows, {
       now: options.now,
       unixSeconds: options.unixSeconds,
+      recorder: options.recorder,
       onTrap: (device, dead, reason) => {
         const state = dead ? 'second trap within a second, out of service' : 'restarted';
         options.log('error', `device ${device.name} trapped (${reason}): ${state}`);

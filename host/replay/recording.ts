@@ -1,0 +1,209 @@
+// Reading a recording (docs/replay.md), block by block. Whatever its bytes are, the answer is an
+// event or one line that says what is wrong.
+import { createHash } from 'node:crypto';
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { ABI_VERSION, EFFECT_REQUEST } from '../../assembly/abi.ts';
+import { FaradayError } from '../errors.ts';
+import { type Access, parseAccesses } from './accesses.ts';
+import {
+  BLOCK_BYTES_MAX,
+  BLOCK_DIGEST,
+  BLOCK_DIGEST_BYTES,
+  BLOCK_HEADER_BYTES,
+  CALL_ARGUMENTS,
+  CALL_END,
+  CALL_INPUT,
+  CALL_NAMES,
+  CALL_RESTART,
+  Decoder,
+  FORMAT_VERSION,
+  HASH_BYTES,
+  MAGIC,
+  Malformed,
+  PREAMBLE_ABI,
+  PREAMBLE_BYTES,
+  PREAMBLE_FORMAT,
+  TRAPPED,
+} from './format.ts';
+
+const PAGE_BYTES = 4096;
+const NOTHING = new Uint8Array(0);
+
+export interface RecordedDevice {
+  name: string;
+  kind: number;
+  config: Uint8Array;
+}
+
+export interface RecordedMachine {
+  memoryBytes: number;
+  coreHash: Uint8Array;
+  devices: readonly RecordedDevice[];
+}
+
+export interface RecordedEvent {
+  call: number; // CALL_*
+  place: number; // of the device
+  args: number[];
+  input: Uint8Array;
+  effects: number;
+  value: number;
+  record: Uint8Array; // the request record, where there was one
+  accesses: Uint8Array; // as entries
+  parsed: readonly Access[];
+}
+
+export class Recording {
+  readonly path: string;
+  readonly machine: RecordedMachine;
+  /** The hash of each device's state at the end; known after the last event. */
+  stateHashes: readonly Uint8Array[] = [];
+  private readonly fd: number;
+  private readonly sizeBytes: number;
+  private offset = PREAMBLE_BYTES;
+
+  constructor(path: string) {
+    this.path = path;
+    this.fd = this.open();
+    this.sizeBytes = fstatSync(this.fd).size;
+    try {
+      this.checkPreamble();
+      this.machine = this.within(0, () => parseMachine(this.nextBlock()));
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  close(): void {
+    closeSync(this.fd);
+  }
+
+  bad(finding: string): FaradayError {
+    return new FaradayError('bad-recording', `recording '${this.path}' ${finding}`);
+  }
+
+  /** All events in order. Throws a FaradayError where the file does not hold what it should. */
+  *events(): Generator<RecordedEvent> {
+    for (let number = 1; ; ) {
+      const block = this.nextBlock();
+      while (!block.done) {
+        const event = this.within(number, () => parseEvent(block, this.machine.devices.length));
+        if (!event) return this.end(number, block);
+        yield event;
+        number++;
+      }
+    }
+  }
+
+  private end(number: number, block: Decoder): void {
+    const { devices } = this.machine;
+    this.stateHashes = this.within(number, () => devices.map(() => block.raw(HASH_BYTES)));
+    if (!block.done || this.offset !== this.sizeBytes) throw this.bad('goes on behind its end');
+  }
+
+  /** Runs a parser; what it finds malformed is told with its place. */
+  private within<T>(number: number, parse: () => T): T {
+    try {
+      return parse();
+    } catch (error) {
+      if (!(error instanceof Malformed)) throw error;
+      const place = number === 0 ? 'its header' : `event ${number}`;
+      throw this.bad(`is damaged: ${error.message} in ${place}`);
+    }
+  }
+
+  private open(): number {
+    try {
+      const fd = openSync(this.path, constants.O_RDONLY | constants.O_NONBLOCK);
+      if (fstatSync(fd).isFile()) return fd;
+      closeSync(fd);
+    } catch (error) {
+      throw this.bad(`cannot be read (${(error as NodeJS.ErrnoException).code})`);
+    }
+    throw this.bad('is no regular file; name a file of faraday run --record');
+  }
+
+  private checkPreamble(): void {
+    if (this.sizeBytes < PREAMBLE_BYTES) throw this.bad('is no recording, or was cut short');
+    const preamble = this.read(0, PREAMBLE_BYTES);
+    if (preamble.toString('latin1', 0, MAGIC.length) !== MAGIC) {
+      throw this.bad('is no recording; name a file of faraday run --record');
+    }
+    const format = preamble.readUInt32LE(PREAMBLE_FORMAT);
+    const abi = preamble.readUInt32LE(PREAMBLE_ABI);
+    if (format !== FORMAT_VERSION) {
+      throw this.bad(`has format ${format}, and this faraday reads ${FORMAT_VERSION}`);
+    }
+    if (abi !== ABI_VERSION) {
+      throw this.bad(`is of a core with ABI ${abi}, and this one has ${ABI_VERSION}`);
+    }
+  }
+
+  private nextBlock(): Decoder {
+    const left = this.sizeBytes - this.offset;
+    const cut = () => this.bad(`ends early, at byte ${this.sizeBytes}: it was cut, or never ended`);
+    if (left < BLOCK_HEADER_BYTES) throw cut();
+    const header = this.read(this.offset, BLOCK_HEADER_BYTES);
+    const length = header.readUInt32LE();
+    if (length > BLOCK_BYTES_MAX) throw this.bad(`is damaged at byte ${this.offset}`);
+    if (length > left - BLOCK_HEADER_BYTES) throw cut();
+    const payload = this.read(this.offset + BLOCK_HEADER_BYTES, length);
+    const digest = createHash('sha256').update(payload).digest().subarray(0, BLOCK_DIGEST_BYTES);
+    if (!digest.equals(header.subarray(BLOCK_DIGEST))) {
+      throw this.bad(`is damaged between bytes ${this.offset} and ${this.offset + length}`);
+    }
+    this.offset += BLOCK_HEADER_BYTES + length;
+    return new Decoder(payload);
+  }
+
+  private read(offset: number, length: number): Buffer {
+    const bytes = Buffer.alloc(length);
+    try {
+      for (let done = 0; done < length; ) {
+        const count = readSync(this.fd, bytes, done, length - done, offset + done);
+        if (count === 0) throw this.bad('is being cut while it is read');
+        done += count;
+      }
+    } catch (error) {
+      if (error instanceof FaradayError) throw error;
+      throw this.bad(`cannot be read (${(error as NodeJS.ErrnoException).code})`);
+    }
+    return bytes;
+  }
+}
+
+function parseMachine(block: Decoder): RecordedMachine {
+  const memoryBytes = block.varint() * PAGE_BYTES;
+  if (memoryBytes === 0) throw new Malformed('no guest memory');
+  const coreHash = block.raw(HASH_BYTES);
+  const devices: RecordedDevice[] = [];
+  for (let left = block.u8(); left > 0; left--) {
+    const kind = block.varint();
+    const name = Buffer.from(block.bytes()).toString();
+    devices.push({ kind, name, config: block.bytes() });
+  }
+  if (!block.done) throw new Malformed('more than belongs there');
+  return { memoryBytes, coreHash, devices };
+}
+
+/** The next event, or null for the end of all. */
+function parseEvent(block: Decoder, deviceCount: number): RecordedEvent | null {
+  const call = block.u8();
+  if (call === CALL_END) return null;
+  if (call >= CALL_NAMES.length) throw new Malformed('no known call');
+  const place = block.u8();
+  if (place >= deviceCount) throw new Malformed('a device that is not there');
+  const args = Array.from({ length: CALL_ARGUMENTS[call] }, () => block.varint());
+  const input = call === CALL_INPUT ? block.bytes() : NOTHING;
+  const base = { call, place, args, input };
+  if (call === CALL_RESTART) {
+    return { ...base, effects: 0, value: 0, record: NOTHING, accesses: NOTHING, parsed: [] };
+  }
+  const effects = block.varint();
+  const value = effects === TRAPPED ? 0 : block.varint();
+  const hasRecord = effects !== TRAPPED && effects & EFFECT_REQUEST;
+  const record = hasRecord ? block.bytes() : NOTHING;
+  const accesses = block.bytes();
+  return { ...base, effects, value, record, accesses, parsed: parseAccesses(accesses) };
+}

@@ -1,0 +1,177 @@
+// Guests that never give a device, a doorbell or the I/O thread any rest: the other vCPU, the
+// console, pause, resume and stop still get their turn.
+import { truncateSync } from 'node:fs';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import * as protocol from '../host/engine/cell-protocol.ts';
+import { kvmTest, le } from './bare-metal.ts';
+import {
+  awaitUsed,
+  bringUp,
+  DATA,
+  HEADS,
+  keepGoing,
+  offer,
+  queueSegments,
+  ring,
+  testDisk,
+  USED,
+  WINDOW,
+} from './cell-disk.ts';
+import { bareImage, causeOf, type Ended, startSpawned, strayCells } from './cell-guest.ts';
+import { REG } from './driver.ts';
+import { COM1, type Code } from './machine-code.ts';
+
+const MIB = 2 ** 20;
+const RTC = 0x70;
+const BOOT_TIMER = 0x3f0;
+const LOOKS = 5_000; // accesses of the quiet vCPU between two words
+
+test.after.each(() => assert.equal(strayCells(), []));
+
+/** A disk's number out of the report: the last device. */
+function diskCount(ended: Ended, field: number): number {
+  const report = ended.report!;
+  const last = report.getUint32(protocol.REPORT_DEVICE_COUNT, true) - 1;
+  const at = protocol.REPORT_DEVICES + last * protocol.REPORT_DEVICE_STRIDE + field;
+  return Number(report.getBigUint64(at, true));
+}
+
+/** Looks at the clock, answers what comes in, and writes the marker after the first round. */
+function quietCpu(code: Code): Code {
+  code
+    .raw(0xbd, ...le(LOOKS, 4))
+    .label('look')
+    .in(RTC + 1);
+  code.raw(0x4d).jumpIfNotZero('look').out(BOOT_TIMER, 123);
+  return code.label('answer').receiveAl().sendAl().jump('answer');
+}
+
+interface Plan {
+  wild: (code: Code) => Code; // ends nowhere
+  ioUring?: boolean;
+  queue?: Parameters<typeof queueSegments>[0];
+  memoryBytes?: number;
+  capacityBytes?: number; // of a disk that is one hole
+}
+
+async function assertServed(plan: Plan): Promise<Ended> {
+  const { wild, ioUring = false, queue, memoryBytes = MIB, capacityBytes } = plan;
+  const disk = testDisk({ ioUring, ...(capacityBytes && { capacityBytes }) });
+  if (capacityBytes) truncateSync(disk.path, capacityBytes);
+  const image = bareImage((code) => quietCpu(wild(code.startOthers(['quiet'])).label('quiet')), {
+    cpuCount: 2,
+    bootTimer: true,
+    virtio: [disk.device],
+    memoryBytes,
+    segments: queueSegments(queue),
+  });
+  const cell = startSpawned(image, { input: 'pipe' });
+  disk.close();
+  await cell.untilTold('marker');
+  for (const word of ['one', 'two']) {
+    cell.input.write(word);
+    await cell.untilSaid(word);
+    await cell.pause();
+    await cell.resume();
+  }
+  await cell.pause();
+  await cell.resume();
+  cell.input.write('three');
+  await cell.untilSaid('three');
+  const ended = await cell.stop();
+  assert.is(ended.status, 143);
+  assert.is(causeOf(ended), protocol.CAUSE_SIGNAL);
+  assert.not.ok(cell.messages.some((message) => message.type === 'log'));
+  return ended;
+}
+
+/** The same access over and over. */
+const over = (access: (code: Code) => Code) => (code: Code) =>
+  access(code.label('over')).jump('over');
+
+const HAMMERS: [what: string, wild: (code: Code) => Code][] = [
+  ['spins', over((code) => code)],
+  ['reads the line status', over((code) => code.in(COM1 + 5))],
+  ['sends without looking', over((code) => code.out(COM1 + 7, 1).out(COM1 + 1, 0))],
+  ['sets the clock', over((code) => code.out(RTC, 4).in(RTC + 1))],
+  ["reads a disk's registers", over((code) => code.load(WINDOW).load(WINDOW + REG.Config))],
+  ['resets a disk', over((code) => code.store(WINDOW + REG.Status, 0))],
+  ['reads where nobody is', over((code) => code.in(0x123).load(WINDOW + 0x8000))],
+  ['rings for a queue that is not live', over(ring)],
+  ['rings for a live queue', (code) => over(ring)(bringUp(code))],
+  [
+    'rings for queues that do not exist',
+    over((code) => {
+      for (const queue of [1, 7, 8, 0xffff, 0xffffffff])
+        code.store(WINDOW + REG.QueueNotify, queue);
+      return code.store16(WINDOW + REG.QueueNotify, 0);
+    }),
+  ],
+];
+
+for (const [what, wild] of HAMMERS) {
+  kvmTest(`a vCPU that ${what} without end holds nobody up`, async () => {
+    await assertServed({ wild });
+  });
+}
+
+// --- A disk that works --------------------------------------------------------------------------
+
+const ENGINES = [
+  ['sync', false],
+  ['io_uring', true],
+] as const;
+
+for (const [engine, ioUring] of ENGINES) {
+  kvmTest(`a bare-metal driver reads a sector by ${engine} and prints it`, async () => {
+    const disk = testDisk({ ioUring });
+    const image = bareImage(
+      (code) => {
+        awaitUsed(offer(bringUp(code), 1), 1, 'used');
+        code.raw(0xbe, ...le(DATA, 4), 0xbd, ...le(512, 4)); // mov esi; mov ebp
+        code.label('next').raw(0x8a, 0x06, 0x46).sendAl(); // mov al, [esi]; inc esi
+        code.raw(0x4d).jumpIfNotZero('next').powerOff();
+      },
+      { virtio: [disk.device], segments: queueSegments() },
+    );
+    const ended = await startSpawned(image).ended();
+    disk.close();
+    assert.is(ended.status, 0);
+    assert.ok(ended.output.equals(disk.bytes.subarray(0, 512)));
+    assert.is(diskCount(ended, protocol.DEVICE_REQUESTS), 1);
+    assert.is(diskCount(ended, protocol.DEVICE_BYTES_READ), 512);
+  });
+
+  for (const [kind, headerType] of [
+    ['reads', 0],
+    ['writes', 1],
+  ] as const) {
+    kvmTest(`a ring of ${kind} that never ends by ${engine} holds nobody up`, async () => {
+      const wild = (code: Code) => keepGoing(offer(bringUp(code), HEADS));
+      const queue = { dataBytes: 0x10000, headerType };
+      const ended = await assertServed({ wild, ioUring, queue });
+      assert.ok(diskCount(ended, protocol.DEVICE_REQUESTS) > 2 * HEADS);
+      assert.is(diskCount(ended, protocol.DEVICE_ERRORS), 0);
+    });
+  }
+
+  kvmTest(`a disk that is reset in mid-flight in a loop by ${engine} holds nobody up`, async () => {
+    const wild = over((code) =>
+      offer(bringUp(code.store(USED, 0)), HEADS).store(WINDOW + REG.Status, 0),
+    );
+    const ended = await assertServed({ wild, ioUring, queue: { dataBytes: 0x10000 } });
+    assert.ok(diskCount(ended, protocol.DEVICE_REQUESTS) > 0);
+  });
+}
+
+for (const [engine, ioUring] of ENGINES) {
+  kvmTest(`requests of a GiB each by ${engine} hold nobody up`, async () => {
+    const wild = (code: Code) => offer(bringUp(code), HEADS).label('spin').jump('spin');
+    const queue = { dataBytes: 8 * MIB, parts: 126 };
+    const sizes = { memoryBytes: 16 * MIB, capacityBytes: 1024 * MIB };
+    await assertServed({ wild, ioUring, queue, ...sizes });
+  });
+}
+
+test.run();

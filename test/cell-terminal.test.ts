@@ -1,0 +1,132 @@
+// A cell on a terminal: raw mode, the keys that are the user's, and a terminal that is as it was
+// after every kind of end, violent ones too.
+import { spawn } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { cellProgram } from '../host/cell-program.ts';
+import { kvmTest } from './bare-metal.ts';
+import {
+  bareImage,
+  composeFolder,
+  LIMIT_MS,
+  scratch,
+  scratchPath,
+  strayCells,
+  within,
+} from './cell-guest.ts';
+import { COM1, type Code } from './machine-code.ts';
+import {
+  ECHO_UNTIL_Q,
+  FLOOD,
+  IDLE_FOR_EVER,
+  POWER_OFF,
+  print,
+  TRIPLE_FAULT,
+  tinyKernel,
+} from './tiny-kernel.ts';
+
+const FARADAY = new URL('../bin/faraday.js', import.meta.url).pathname;
+const PLAYER = new URL('./cell-terminal.py', import.meta.url).pathname;
+
+test.after.each(() => assert.equal(strayCells(), []));
+
+/** What the terminal showed, and 'status=... raw=... restored=... alive=...'. */
+async function play(steps: string, command: string[]): Promise<string> {
+  const env = { ...process.env, XDG_DATA_HOME: scratch, XDG_CACHE_HOME: scratch };
+  const child = spawn('python3', [PLAYER, steps, ...command], { env });
+  let text = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('latin1').on('data', (chunk: string) => {
+      text += chunk;
+    });
+  }
+  const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
+  await within(ended, `the terminal's player: ${steps}`, 2 * LIMIT_MS);
+  return text;
+}
+
+function byHand(steps: string, write: (code: Code) => void): Promise<string> {
+  return play(steps, [cellProgram(), composeFolder(bareImage(write))]);
+}
+
+function byHost(steps: string, ...instructions: number[][]): Promise<string> {
+  const path = scratchPath('kernel');
+  writeFileSync(path, tinyKernel(...instructions));
+  return play(steps, [process.execPath, FARADAY, 'run', '--kernel', path]);
+}
+
+const idle = (code: Code) => code.say('up').idle();
+const busy = (code: Code) =>
+  code
+    .say('up')
+    .label('busy')
+    .in(COM1 + 7)
+    .jump('busy');
+const flood = (code: Code) => code.say('up').out(COM1, 0x2e).label('flood').raw(0xee).jump('flood');
+
+const STATES: [what: string, steps: string, write: (code: Code) => void, host: number[][]][] = [
+  ['an idle guest', 'see:up', idle, [print('up'), IDLE_FOR_EVER]],
+  ['a busy guest', 'see:up', busy, [print('up'), [0xeb, 0xfe]]],
+  ['a guest that floods', 'see:up', flood, [print('up'), FLOOD]],
+  ['a guest that floods a full terminal', 'see:up,deaf', flood, [print('up'), FLOOD]],
+];
+
+for (const [what, steps, write, instructions] of STATES) {
+  kvmTest(`Ctrl-A x leaves ${what}`, async () => {
+    for (const text of [
+      await byHand(`${steps},type:^Ax`, write),
+      await byHost(`${steps},type:^Ax`, ...instructions),
+    ]) {
+      assert.match(text, /status=0 raw=True restored=True alive=False\n$/);
+    }
+  });
+
+  kvmTest(`SIGTERM ends ${what}, the terminal as it was`, async () => {
+    for (const text of [
+      await byHand(`${steps},kill:SIGTERM`, write),
+      await byHost(`${steps},kill:SIGTERM`, ...instructions),
+    ]) {
+      assert.match(text, /status=143 raw=True restored=True alive=False\n$/);
+    }
+  });
+}
+
+kvmTest('Ctrl-A Ctrl-A sends one, any other key after it goes through with it', async () => {
+  const echo = (code: Code) => {
+    code.say('up').label('echo').receiveAl().raw(0x3c, 0x71).jumpIfZero('off'); // cmp al, 'q'
+    code.raw(0x3c, 1).jumpIfNotZero('plain').raw(0xb0, 0x2a); // Ctrl-A as '*'
+    code.label('plain').sendAl().jump('echo').label('off').powerOff();
+  };
+  const text = await byHand('see:up,type:a^A^Ab^Acq', echo);
+  assert.match(text, /upa\*b\*c/);
+  assert.match(text, /status=0 raw=True restored=True/);
+});
+
+kvmTest('a power off, a crash and a key from a host leave the terminal as it was', async () => {
+  const off = await byHost('see:up,type:abq', print('up'), ECHO_UNTIL_Q, POWER_OFF, IDLE_FOR_EVER);
+  assert.match(off, /upab/);
+  assert.match(off, /status=0 raw=True restored=True alive=False\n$/);
+  const crash = await byHost('see:up,type:abq', print('up'), ECHO_UNTIL_Q, TRIPLE_FAULT);
+  assert.match(crash, /status=4 raw=True restored=True alive=False\n$/);
+});
+
+kvmTest('a host that is killed takes its cell along and leaves the terminal usable', async () => {
+  for (const [, steps, , instructions] of STATES) {
+    const text = await byHost(`${steps},kill:SIGKILL`, ...instructions);
+    assert.match(text, /status=-9 raw=True restored=True alive=False\n$/, steps);
+  }
+});
+
+kvmTest('a cell that is killed or crashes is one line, the terminal as it was', async () => {
+  for (const signal of ['SIGKILL', 'SIGSEGV', 'SIGABRT']) {
+    for (const [, steps, , instructions] of STATES) {
+      // The line itself waits for room on a full terminal.
+      const text = await byHost(`${steps},cell:${signal},hear`, ...instructions);
+      assert.match(text, /status=5 raw=True restored=True alive=False\n$/, steps);
+      assert.match(text, `the cell ended by ${signal}`);
+    }
+  }
+});
+
+test.run();
