@@ -1,6 +1,6 @@
 // blockload DEVICE: the load of bench/block.ts, inside a guest. 4 KiB reads and writes at random
-// places, one at a time and 32 at once, then 1 MiB reads in order, all past the page cache; prints a
-// line for each: NAME REQUESTS MICROSECONDS INTERRUPTS, the interrupts of all virtio devices.
+// places, one at a time and 32 at once, then 1 MiB reads in order, all past the page cache. Prints
+// a line for each: NAME REQUESTS MICROSECONDS INTERRUPTS, the interrupts of all virtio devices.
 // Many at once by the kernel's own asynchronous I/O, io_submit(2), without a library.
 #define _GNU_SOURCE
 #include <fcntl.h>
