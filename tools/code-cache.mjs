@@ -1,7 +1,7 @@
 // Makes the code cache of the bundle: what V8 has compiled by the time a cell would be spawned, and
-// no more, since all of it is unpacked at each start. Runs in a process of its own, by the Node that
-// is to use it. Arguments: the bundle, a kernel, the target. Plain JavaScript, so that nothing but
-// the bundle is compiled here.
+// no more, since all of it is unpacked at each start. Runs in a process of its own, by the Node
+// that is to use it. Arguments: the bundle, a kernel, the target. Plain JavaScript, so that
+// nothing but the bundle is compiled here.
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
