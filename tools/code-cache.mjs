@@ -18,15 +18,20 @@ function save() {
   if (!existsSync(target)) writeFileSync(target, script.createCachedData());
 }
 
-/** Node's modules, but that a cell's spawn is the end. @param {string} name */
-function require(name) {
-  const loaded = nodeRequire(name);
-  if (name !== 'node:child_process') return loaded;
-  const spawn = () => {
+const addon = {
+  terminalRemember() {
+    throw Object.assign(new Error('no terminal is taken here'), { code: 'ENOTTY' });
+  },
+  startChild() {
     save();
     throw new Error('no cell is started here');
-  };
-  return { ...loaded, spawn };
+  },
+};
+
+/** Node's modules, but with an addon that starts no cell. @param {string} name */
+function require(name) {
+  const loaded = nodeRequire(name);
+  return name === 'node:module' ? { ...loaded, createRequire: () => () => addon } : loaded;
 }
 
 script.runInThisContext()(faraday.exports, require, faraday, place, dirname(place));
