@@ -6,7 +6,7 @@ import { DISK_SNIFF_BYTES, sniffFilesystem } from './boot/sniff.ts';
 import { cellProgram } from './cell-program.ts';
 import type { RunConfig } from './config.ts';
 import { closeDisks, type OpenDisk, openDisks, readHead } from './disk.ts';
-import { runCell, startDetached } from './engine/cell.ts';
+import { runCell } from './engine/cell.ts';
 import { EXIT_GUEST, FaradayError } from './errors.ts';
 import { explainCall } from './explain.ts';
 import { bootKernel } from './kernel/resolve.ts';
@@ -162,6 +162,7 @@ export async function startMachine(config: RunConfig, log: Log): Promise<number>
   const disks = openDisks(config.disks);
   try {
     const { image } = await prepare(config, disks, log);
+    const { startDetached } = await import('./engine/detach.ts');
     return await startDetached(image, { log, program: cellProgram() });
   } finally {
     closeDisks(disks);

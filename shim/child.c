@@ -16,8 +16,8 @@ static int copy_up(const int *descriptors, unsigned count, int child_end, int *c
     int from = descriptors[i] == CHILD_CONTROL ? child_end : descriptors[i];
     int null = -1;
     if (from == CHILD_NULL) from = null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    copies[i] = fcntl(from, F_DUPFD_CLOEXEC, CHILD_DESCRIPTORS_MAX);
-    int number = errno;
+    copies[i] = fcntl(from, F_DUPFD_CLOEXEC, (int)count);
+    int number = errno == EINVAL ? EMFILE : errno; // past the limit of descriptors
     if (null >= 0) close(null);
     errno = number;
     if (copies[i] < 0) return fail_errno(failure, "fcntl");

@@ -218,7 +218,8 @@ enum console_input console_read(struct console *console) {
   if (poll(&ready, 1, 0) <= 0) return CONSOLE_NOTHING;
   ssize_t count = read(console->input, bytes, sizeof bytes);
   if (count < 0 && (errno == EAGAIN || errno == EINTR)) return CONSOLE_NOTHING;
-  if (count <= 0) return CONSOLE_END;
+  if (count < 0 && errno != EIO) return CONSOLE_FAILED;
+  if (count <= 0) return CONSOLE_END; // EIO: a terminal that hung up
   bool quit = false;
   pthread_mutex_lock(&console->serial->lock);
   if (console->terminal) {

@@ -13,7 +13,13 @@
 #define CONSOLE_RING_BYTES 16384u // a power of two
 #define CONSOLE_PENDING_BYTES 65536u
 
-enum console_input { CONSOLE_TAKEN, CONSOLE_NOTHING, CONSOLE_END, CONSOLE_QUIT };
+enum console_input {
+  CONSOLE_TAKEN,
+  CONSOLE_NOTHING,
+  CONSOLE_END,
+  CONSOLE_FAILED, // see errno
+  CONSOLE_QUIT,
+};
 
 struct console {
   struct device *serial;
@@ -50,7 +56,7 @@ bool console_feed(struct console *console);
 
 /**
  * Reads what has been typed or sent and feeds the UART; CONSOLE_NOTHING where a read would have
- * waited. Without the lock. CONSOLE_END: no more will come.
+ * waited. Without the lock. After CONSOLE_END and CONSOLE_FAILED no more will come.
  */
 enum console_input console_read(struct console *console);
 

@@ -81,6 +81,11 @@ static void read_input(struct io *io) {
     case CONSOLE_QUIT:
       machine_end(io->machine, CELL_CAUSE_CONSOLE_QUIT, 0);
       return;
+    case CONSOLE_FAILED:
+      control_log(io->control, CELL_LOG_LEVEL_WARN,
+                  "standard input cannot be read (%s); the guest gets none", errno_name(errno));
+      io->input_over = true;
+      return;
     case CONSOLE_END:
       io->input_over = true;
       return;
@@ -102,6 +107,17 @@ static void tell_traps(struct io *io) {
   }
 }
 
+/** What could not be written, said once. */
+static void tell_loss(const struct io *io) {
+  struct console *console = &io->machine->console;
+  int lost = __atomic_exchange_n(&console->lost_errno, 0, __ATOMIC_SEQ_CST);
+  if (!lost || console->loss_told) return;
+  console->loss_told = true;
+  control_log(io->control, CELL_LOG_LEVEL_WARN,
+              "standard output cannot be written (%s); console output is lost",
+              errno_name(lost));
+}
+
 static void hear_news(struct io *io) {
   struct machine *machine = io->machine;
   drain_counter(machine->wake);
@@ -110,13 +126,7 @@ static void hear_news(struct io *io) {
     io->marker_told = true;
     control_tell(io->control, CELL_MARKER);
   }
-  int lost = __atomic_exchange_n(&machine->console.lost_errno, 0, __ATOMIC_SEQ_CST);
-  if (lost && !machine->console.loss_told) {
-    machine->console.loss_told = true;
-    control_log(io->control, CELL_LOG_LEVEL_WARN,
-                "standard output cannot be written (%s); console output is lost",
-                errno_name(lost));
-  }
+  tell_loss(io);
 }
 
 static void take_signal(struct io *io) {
@@ -220,14 +230,9 @@ void io_run(struct io *io) {
   hear_news(io); // a marker or a trap just before the end counts too
 }
 
-void io_farewell(struct io *io, int patience_ms) {
-  struct console *console = &io->machine->console;
-  if (patience_ms >= 0) {
-    console_stop(console, patience_ms);
-    return;
-  }
-  // The guest's last words wait for a slow reader as long as nobody asks to stop.
-  while (!console_stop(console, FAREWELL_STEP_MS)) {
+/** The guest's last words wait for a slow reader as long as nobody asks to stop. */
+static void await_output(struct io *io) {
+  while (!console_stop(&io->machine->console, FAREWELL_STEP_MS)) {
     struct signalfd_siginfo info;
     struct command command;
     bool asked = read(io->signals, &info, sizeof info) == sizeof info;
@@ -236,4 +241,13 @@ void io_farewell(struct io *io, int patience_ms) {
     }
     if (asked) return;
   }
+}
+
+void io_farewell(struct io *io, int patience_ms) {
+  if (patience_ms < 0) {
+    await_output(io);
+  } else {
+    console_stop(&io->machine->console, patience_ms);
+  }
+  tell_loss(io);
 }

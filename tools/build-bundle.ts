@@ -33,7 +33,7 @@ const HEAD = '(function (exports, require, module, __filename, __dirname) {';
  */
 async function writeBundle(path: string): Promise<void> {
   try {
-    await bundle({
+    const { warnings } = await bundle({
       absWorkingDir: REPOSITORY,
       entryPoints: ['host/main.ts'],
       outfile: path,
@@ -49,6 +49,8 @@ async function writeBundle(path: string): Promise<void> {
       banner: { js: HEAD },
       footer: { js: '})' },
     });
+    // Such as import.meta.url, which is nothing in CommonJS.
+    if (warnings.length > 0) throw new Error(warnings.map(({ text }) => text).join('\n'));
   } catch (error) {
     throw new FaradayError('internal', `the host does not bundle:\n${(error as Error).message}`);
   }
@@ -56,7 +58,7 @@ async function writeBundle(path: string): Promise<void> {
 
 /** The smallest file that passes for a kernel: an ELF header, one segment, the note of PVH. */
 function smallestKernel(): Buffer {
-  const bytes = Buffer.alloc(256);
+  const bytes = Buffer.alloc(512); // a sector, as it plays a disk too
   bytes.write('\x7fELF\x02\x01\x01', 0, 'latin1');
   bytes.writeUInt16LE(2, 16); // e_type: ET_EXEC
   bytes.writeUInt16LE(62, 18); // e_machine: x86-64

@@ -1,18 +1,36 @@
-// Makes the code cache of the bundle: what V8 has compiled by the time a guest would start. Runs in
-// a process of its own, by the Node that is to use it. Arguments: the bundle, a kernel, the target.
-// Plain JavaScript, so that nothing but the bundle is compiled here.
-import { readFileSync, writeFileSync } from 'node:fs';
+// Makes the code cache of the bundle: what V8 has compiled by the time a cell would be spawned, and
+// no more, since all of it is unpacked at each start. Runs in a process of its own, by the Node that
+// is to use it. Arguments: the bundle, a kernel, the target. Plain JavaScript, so that nothing but
+// the bundle is compiled here.
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { Script } from 'node:vm';
 
 const [bundle, kernel, target] = /** @type {[string, string, string]} */ (process.argv.slice(2));
-// As bin/faraday.js does, but in a folder without a cell, so that none is started.
+// As bin/faraday.js does it.
 const script = new Script(readFileSync(bundle, 'latin1'), { filename: bundle });
 const place = join(dirname(kernel), 'build/faraday.cjs');
 const faraday = { exports: {} };
-script.runInThisContext()(faraday.exports, createRequire(bundle), faraday, place, dirname(place));
+const nodeRequire = createRequire(bundle);
+
+function save() {
+  if (!existsSync(target)) writeFileSync(target, script.createCachedData());
+}
+
+/** Node's modules, but that a cell's spawn is the end. @param {string} name */
+function require(name) {
+  const loaded = nodeRequire(name);
+  if (name !== 'node:child_process') return loaded;
+  const spawn = () => {
+    save();
+    throw new Error('no cell is started here');
+  };
+  return { ...loaded, spawn };
+}
+
+script.runInThisContext()(faraday.exports, require, faraday, place, dirname(place));
 const { main } = /** @type {{ main: (argv: string[]) => Promise<void> }} */ (faraday.exports);
-await main(['run', '--kernel', kernel]);
+await main(['run', '--kernel', kernel, '--disk', `path=${kernel},ro`]);
 process.exitCode = 0; // it had to fail
-writeFileSync(target, script.createCachedData());
+save(); // where there is no KVM, so that it never came to a spawn

@@ -11,11 +11,9 @@ import { brokenCell, type Failure, type Message, MessageReader } from './cell-me
 import type { CellProcess } from './cell-process.ts';
 import { COMMAND_BYTES, COMMAND_STOP } from './cell-protocol.ts';
 import { toRunResult } from './cell-report.ts';
-import { spawnCell } from './spawn-cell.ts';
+import { type SpawnOptions, spawnCell } from './spawn-cell.ts';
 
 const STDIN = 0;
-const STDOUT = 1;
-const STDERR = 2;
 const FAREWELL_MS = 5000; // from a cell's last message to its end
 const LOG_LINES_MAX = 1000;
 
@@ -68,8 +66,8 @@ function stoppedEarly(signal: string, image: MachineImage): RunResult {
 }
 
 /** One running cell, from its first word to its last. */
-class Cell {
-  private readonly child: CellProcess;
+export class Cell {
+  readonly child: CellProcess;
   private readonly image: MachineImage;
   private readonly options: CellOptions;
   private readonly reader = new MessageReader();
@@ -182,25 +180,55 @@ class Cell {
   }
 }
 
-/** Passes signals on until the returned function is called. */
-function forwardSignals(cell: Cell): () => void {
-  const pass = (name: NodeJS.Signals): void => cell.stop(name);
-  const names = Object.keys(SIGNAL_NUMBERS) as NodeJS.Signals[];
-  for (const name of names) process.on(name, pass);
-  return () => {
-    for (const name of names) process.off(name, pass);
+/**
+ * Takes the signals that stop a guest, from before there is a cell: that may print before this
+ * process even knows that it runs.
+ */
+class Signals {
+  private readonly names = Object.keys(SIGNAL_NUMBERS) as NodeJS.Signals[];
+  private readonly early: NodeJS.Signals[] = [];
+  private cell: Cell | null = null;
+  private readonly take = (name: NodeJS.Signals): void => {
+    if (this.cell) this.cell.stop(name);
+    else this.early.push(name);
   };
+
+  constructor() {
+    for (const name of this.names) process.on(name, this.take);
+  }
+
+  passTo(cell: Cell): void {
+    this.cell = cell;
+    for (const name of this.early) cell.stop(name);
+  }
+
+  release(): void {
+    for (const name of this.names) process.off(name, this.take);
+  }
 }
 
-/** A cell whose host must not end before it, nor leave it behind. */
-function attend(cell: Cell): () => void {
-  const restoreSignals = forwardSignals(cell);
-  const onExit = (): void => cell.kill();
+/**
+ * Spawns a cell for `image` and runs `use` with it, while signals go to the cell. Whatever ends this
+ * process meanwhile ends the cell.
+ */
+export async function withCell<T>(
+  image: MachineImage,
+  options: CellOptions,
+  how: Omit<SpawnOptions, 'program'>,
+  use: (cell: Cell) => Promise<T>,
+): Promise<T> {
+  const signals = new Signals();
+  let cell: Cell | null = null;
+  const onExit = (): void => cell?.kill();
   process.once('exit', onExit);
-  return () => {
-    restoreSignals();
+  try {
+    cell = new Cell(image, options, spawnCell(image, { ...how, program: options.program }));
+    signals.passTo(cell);
+    return await use(cell);
+  } finally {
+    signals.release();
     process.off('exit', onExit);
-  };
+  }
 }
 
 /**
@@ -223,35 +251,10 @@ function rememberTerminal(): 'ours' | 'lent' | 'none' {
 export async function runCell(image: MachineImage, options: CellOptions): Promise<RunResult> {
   const terminal = rememberTerminal();
   const input = terminal === 'lent' ? 'ignore' : 'inherit';
-  const streams = { input, output: 'inherit', errors: 'inherit' } as const;
-  const child = spawnCell(image, { ...streams, program: options.program, detached: false });
-  const cell = new Cell(image, options, child);
-  const leave = attend(cell);
+  const how = { input, output: 'inherit', errors: 'inherit', detached: false } as const;
   try {
-    return await cell.ended();
+    return await withCell(image, options, how, (cell) => cell.ended());
   } finally {
-    leave();
     if (terminal === 'ours') shim().terminalRestore();
-  }
-}
-
-/** Starts `image` in a cell that outlives this process; returns its pid once its vCPUs run. */
-export async function startDetached(image: MachineImage, options: CellOptions): Promise<number> {
-  const { isatty } = await import('node:tty');
-  const unlessTerminal = (fd: number) => (isatty(fd) ? 'ignore' : 'inherit');
-  const child = spawnCell(image, {
-    program: options.program,
-    detached: true,
-    input: 'ignore',
-    output: unlessTerminal(STDOUT),
-    errors: unlessTerminal(STDERR),
-  });
-  const cell = new Cell(image, options, child);
-  const leave = attend(cell);
-  try {
-    await cell.started();
-    return child.pid;
-  } finally {
-    leave();
   }
 }
