@@ -1,12 +1,15 @@
-// The control socket. Calls send, recv, write on standard error.
+// The control socket. Calls send, recv, poll, write on standard error.
 #include "control.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#define LAST_WORD_MS 2000
 
 struct header {
   uint32_t type, length;
@@ -71,18 +74,25 @@ _Static_assert(sizeof(struct log_line) == CELL_LOG_BYTES, "log");
 _Static_assert(sizeof(struct report) == CELL_REPORT_BYTES, "report");
 _Static_assert(CELL_REPORT_BYTES <= CELL_MESSAGE_BYTES_MAX, "message");
 
-/** The socket takes far more than a cell ever says: a host that does not read loses the rest. */
+/**
+ * The socket takes far more than a cell has to say. A host that does not read loses the rest, so
+ * that the I/O thread never waits for it; only for the last word there is some patience.
+ */
 static void say(const struct control *control, uint32_t type, const void *payload,
                 uint32_t length) {
   static uint8_t message[CELL_MESSAGE_HEADER_BYTES + CELL_MESSAGE_BYTES_MAX];
   const struct header header = {.type = type, .length = length};
   if (control->fd < 0) return;
+  if (type == CELL_ENDED || type == CELL_FAILED) {
+    struct pollfd room = {.fd = control->fd, .events = POLLOUT};
+    poll(&room, 1, LAST_WORD_MS);
+  }
   memcpy(message, &header, sizeof header);
   if (length > 0) memcpy(message + sizeof header, payload, length);
   size_t left = sizeof header + length;
   const uint8_t *at = message;
   while (left > 0) {
-    ssize_t sent = send(control->fd, at, left, MSG_NOSIGNAL);
+    ssize_t sent = send(control->fd, at, left, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent < 0 && errno == EINTR) continue;
     if (sent <= 0) return;
     at += sent;

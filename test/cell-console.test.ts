@@ -4,9 +4,10 @@ import { closeSync, openSync, readdirSync, readFileSync, writeFileSync } from 'n
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { COMMAND_STOP } from '../host/engine/cell-protocol.ts';
-import { kvmTest, le } from './bare-metal.ts';
+import { le } from './bare-metal.ts';
 import {
   bareImage,
+  cellTest,
   composeFolder,
   type RunningCell,
   residentKib,
@@ -14,7 +15,6 @@ import {
   sleep,
   startFolder,
   startSpawned,
-  strayCells,
   within,
 } from './cell-guest.ts';
 import { COM1, type Code } from './machine-code.ts';
@@ -27,8 +27,6 @@ const RTC = 0x70;
 const GROWTH_KIB_MAX = 512;
 // A guest's own patience: how often it looks at the clock's registers before it goes on.
 const LOOKS = 20_000;
-
-test.after.each(() => assert.equal(strayCells(), []));
 
 /** Sends one byte for ever without looking whether there is room. */
 const flood = (code: Code): Code =>
@@ -60,7 +58,7 @@ const twoCpuFlood = bareImage(
   { cpuCount: 2, bootTimer: true },
 );
 
-kvmTest('a flood that nobody reads holds up neither memory nor anything else', async () => {
+cellTest('a flood that nobody reads holds up neither memory nor anything else', async () => {
   const cell = startSpawned(twoCpuFlood, { output: 'unread' });
   await cell.untilTold('marker'); // the other vCPU went on
   await sleep(200);
@@ -73,19 +71,22 @@ kvmTest('a flood that nobody reads holds up neither memory nor anything else', a
   assert.is((await cell.stop()).status, 143);
 });
 
-kvmTest('a flood that nobody reads is stopped by a signal and by the end of its host', async () => {
-  for (const how of ['SIGTERM', 'SIGINT', 'host gone'] as const) {
-    const cell = startSpawned(twoCpuFlood, { output: 'unread' });
-    await cell.untilTold('marker');
-    await sleep(100);
-    if (how === 'host gone') cell.control.destroy();
-    else cell.child.kill(how);
-    const expected = { SIGTERM: 143, SIGINT: 130, 'host gone': 3 }[how];
-    assert.is((await cell.ended()).status, expected, how);
-  }
-});
+cellTest(
+  'a flood that nobody reads is stopped by a signal and by the end of its host',
+  async () => {
+    for (const how of ['SIGTERM', 'SIGINT', 'host gone'] as const) {
+      const cell = startSpawned(twoCpuFlood, { output: 'unread' });
+      await cell.untilTold('marker');
+      await sleep(100);
+      if (how === 'host gone') cell.control.destroy();
+      else cell.child.kill(how);
+      const expected = { SIGTERM: 143, SIGINT: 130, 'host gone': 3 }[how];
+      assert.is((await cell.ended()).status, expected, how);
+    }
+  },
+);
 
-kvmTest('a flood that is read comes out whole once the guest powers off', async () => {
+cellTest('a flood that is read comes out whole once the guest powers off', async () => {
   const bytes = 50_000;
   const image = bareImage((code) =>
     code
@@ -107,30 +108,33 @@ kvmTest('a flood that is read comes out whole once the guest powers off', async 
   assert.is(ended.status, 0);
 });
 
-kvmTest('a power off with output that nobody reads waits for a reader, or for a stop', async () => {
-  const image = bareImage(
-    (code) => {
-      code
-        .raw(0xbd, ...le(90_000, 4))
-        .label('send')
-        .out(COM1, 0x2e); // more than a pipe takes
-      code.raw(0x4d).jumpIfNotZero('send').out(BOOT_TIMER, MARKER).powerOff();
-    },
-    { bootTimer: true },
-  );
-  for (const how of ['SIGTERM', 'command', 'host gone']) {
-    const cell = startSpawned(image, { output: 'unread' });
-    await cell.untilTold('marker');
-    await sleep(200);
-    assert.is(cell.child.exitCode, null);
-    if (how === 'SIGTERM') cell.child.kill('SIGTERM');
-    if (how === 'command') cell.command(COMMAND_STOP, 15);
-    if (how === 'host gone') cell.control.destroy();
-    assert.is((await cell.ended()).status, 0, how); // it powered off before
-  }
-});
+cellTest(
+  'a power off with output that nobody reads waits for a reader, or for a stop',
+  async () => {
+    const image = bareImage(
+      (code) => {
+        code
+          .raw(0xbd, ...le(90_000, 4))
+          .label('send')
+          .out(COM1, 0x2e); // more than a pipe takes
+        code.raw(0x4d).jumpIfNotZero('send').out(BOOT_TIMER, MARKER).powerOff();
+      },
+      { bootTimer: true },
+    );
+    for (const how of ['SIGTERM', 'command', 'host gone']) {
+      const cell = startSpawned(image, { output: 'unread' });
+      await cell.untilTold('marker');
+      await sleep(200);
+      assert.is(cell.child.exitCode, null);
+      if (how === 'SIGTERM') cell.child.kill('SIGTERM');
+      if (how === 'command') cell.command(COMMAND_STOP, 15);
+      if (how === 'host gone') cell.control.destroy();
+      assert.is((await cell.ended()).status, 0, how); // it powered off before
+    }
+  },
+);
 
-kvmTest('a reader that goes away leaves the guest running', async () => {
+cellTest('a reader that goes away leaves the guest running', async () => {
   const image = bareImage(
     (code) => {
       code
@@ -162,7 +166,7 @@ function randomBytes(count: number): Buffer {
   return Buffer.from(Array.from({ length: count }, () => random(256)));
 }
 
-kvmTest(`${ECHO_BYTES} bytes by a pipe come back as they are`, async () => {
+cellTest(`${ECHO_BYTES} bytes by a pipe come back as they are`, async () => {
   const bytes = randomBytes(ECHO_BYTES);
   const cell = startSpawned(
     bareImage((code) => echo(code, ECHO_BYTES)),
@@ -174,7 +178,7 @@ kvmTest(`${ECHO_BYTES} bytes by a pipe come back as they are`, async () => {
   assert.is(ended.status, 0);
 });
 
-kvmTest('a file is read to its end, also while paused in between', async () => {
+cellTest('a file is read to its end, also while paused in between', async () => {
   const bytes = randomBytes(20_000);
   const path = scratchPath('input');
   writeFileSync(path, bytes);
@@ -230,7 +234,7 @@ function openEmpty(): string {
 }
 
 for (const [what, open] of INPUTS) {
-  kvmTest(`${what} as input costs an idle guest no processor time`, async () => {
+  cellTest(`${what} as input costs an idle guest no processor time`, async () => {
     const input = open();
     const cell = startSpawned(
       bareImage((code) => code.say('up').idle()),
@@ -248,7 +252,7 @@ for (const [what, open] of INPUTS) {
 
 const SHELL = (redirections: string) => ['/bin/sh', '-c', `exec "$@" ${redirections}`, 'sh'];
 
-kvmTest('a closed standard input is no input, and nothing else takes its place', async () => {
+cellTest('a closed standard input is no input, and nothing else takes its place', async () => {
   const image = bareImage((code) => {
     code.say('up').raw(0xbd, ...le(LOOKS, 4));
     code
@@ -264,7 +268,7 @@ kvmTest('a closed standard input is no input, and nothing else takes its place',
   assert.is(ended.status, 0);
 });
 
-kvmTest('a closed or full standard output is one warning, and the guest goes on', async () => {
+cellTest('a closed or full standard output is one warning, and the guest goes on', async () => {
   const image = bareImage((code) => {
     for (let i = 0; i < 50; i++) code.say('many words ');
     code.powerOff();
@@ -280,7 +284,7 @@ kvmTest('a closed or full standard output is one warning, and the guest goes on'
   }
 });
 
-kvmTest('with no standard descriptor at all a cell runs to its end', async () => {
+cellTest('with no standard descriptor at all a cell runs to its end', async () => {
   const folder = composeFolder(bareImage((code) => code.say('unheard').powerOff()));
   const ended = await startFolder(folder, { wrap: SHELL('<&- >&- 2>&-') }).ended();
   assert.is(ended.status, 0);

@@ -4,10 +4,10 @@ import { chmodSync, closeSync, openSync, readFileSync, truncateSync } from 'node
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as protocol from '../host/engine/cell-protocol.ts';
-import { kvmTest } from './bare-metal.ts';
 import { awaitUsed, bringUp, offer, queueSegments, testDisk } from './cell-disk.ts';
 import {
   bareImage,
+  cellTest,
   composeFolder,
   type Ended,
   runFolder,
@@ -15,7 +15,6 @@ import {
   scratch,
   startFolder,
   startSpawned,
-  strayCells,
 } from './cell-guest.ts';
 import type { Code } from './machine-code.ts';
 import { diskDevice } from './machine-image.ts';
@@ -30,8 +29,6 @@ const SPACE_KIB_MAX = 65536;
 const under = (...limits: string[]) => ({ wrap: ['/usr/bin/python3', LIMITS, ...limits, '--'] });
 const hello = (code: Code) => code.say('hello').powerOff();
 
-test.after.each(() => assert.equal(strayCells(), []));
-
 function assertHostRefuses(ended: Ended, what: string, call: RegExp): void {
   assert.is(ended.signal, null, what);
   assert.is(ended.status, 3, `${what}: ${ended.errors}`);
@@ -39,7 +36,7 @@ function assertHostRefuses(ended: Ended, what: string, call: RegExp): void {
   assert.match(ended.errors, call, what);
 }
 
-kvmTest('descriptors run out at any point of the start: one line and 3', async () => {
+cellTest('descriptors run out at any point of the start: one line and 3', async () => {
   const virtio = Array.from({ length: 4 }, (_, i) => {
     const slot = { address: 0xd0000000 + i * 4096, pin: 5 + i };
     return { kind: 'virtio-rng' as const, slot };
@@ -58,7 +55,7 @@ kvmTest('descriptors run out at any point of the start: one line and 3', async (
   assert.ok(files > 12 && files < 64, `enough with ${files}`);
 });
 
-kvmTest('address space runs out at any point of the start: one line and 3', async () => {
+cellTest('address space runs out at any point of the start: one line and 3', async () => {
   const others = Array.from({ length: 31 }, () => 'other');
   const write = (code: Code) => hello(code.startOthers(others)).label('other').idle();
   const folder = composeFolder(bareImage(write, { cpuCount: 32 }));
@@ -73,7 +70,7 @@ kvmTest('address space runs out at any point of the start: one line and 3', asyn
   assert.ok(calls.has('mmap') && calls.has('pthread_create'), [...calls].join());
 });
 
-kvmTest('guest memory beyond what may be mapped is one line and 3', async () => {
+cellTest('guest memory beyond what may be mapped is one line and 3', async () => {
   const folder = composeFolder(bareImage(hello, { memoryBytes: 2 ** 40 }));
   assertHostRefuses(
     await runFolder(folder, under(`space=${2 ** 32}`)),
@@ -82,7 +79,7 @@ kvmTest('guest memory beyond what may be mapped is one line and 3', async () => 
   );
 });
 
-kvmTest('threads that cannot start are one failure and 3', async () => {
+cellTest('threads that cannot start are one failure and 3', async () => {
   // By descriptors that the test opened, since the limit does not concern a privileged user.
   chmodSync(scratch, 0o755);
   const image = bareImage((code) => code.startOthers(['other', 'other']).label('other').idle(), {
@@ -98,7 +95,7 @@ kvmTest('threads that cannot start are one failure and 3', async () => {
   }
 });
 
-kvmTest('/dev/kvm that may not be opened is one line and 3', async () => {
+cellTest('/dev/kvm that may not be opened is one line and 3', async () => {
   const mode = readFileSync('/proc/self/status', 'utf8');
   const isRoot = /^Uid:\s+0\s/m.test(mode);
   const folder = composeFolder(bareImage(hello));
@@ -111,7 +108,7 @@ kvmTest('/dev/kvm that may not be opened is one line and 3', async () => {
 
 // --- io_uring -----------------------------------------------------------------------------------
 
-kvmTest('without io_uring disks work by sync, with one warning', async () => {
+cellTest('without io_uring disks work by sync, with one warning', async () => {
   const disk = testDisk({ ioUring: true });
   const image = bareImage(
     (code) =>
@@ -155,7 +152,7 @@ function assertDiskRefused(ended: Ended, call: string, about: RegExp): void {
   }
 }
 
-kvmTest("a descriptor with other rights than the disk's is refused", async () => {
+cellTest("a descriptor with other rights than the disk's is refused", async () => {
   const disk = testDisk();
   for (const [mode, readOnly] of [
     ['r', false],
@@ -169,7 +166,7 @@ kvmTest("a descriptor with other rights than the disk's is refused", async () =>
   disk.close();
 });
 
-kvmTest('a disk that became shorter, or no disk at all, is refused', async () => {
+cellTest('a disk that became shorter, or no disk at all, is refused', async () => {
   const disk = testDisk();
   const image = bareImage(hello, { virtio: [disk.device] });
   const folder = composeFolder(image);
@@ -188,7 +185,7 @@ kvmTest('a disk that became shorter, or no disk at all, is refused', async () =>
   assertDiskRefused(await runFolder(folder, missing), 'disk', /ENOENT.*rootfs: .*no-such-disk/);
 });
 
-kvmTest('a disk in use is refused, two readers share one, a dead cell keeps no lock', async () => {
+cellTest('a disk in use is refused, two readers share one, a dead cell keeps no lock', async () => {
   const disk = testDisk();
   disk.close();
   const folder = composeFolder(

@@ -14,13 +14,14 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex, Readable, Writable } from 'node:stream';
+import * as assert from 'uvu/assert';
 import type { MachineImage, VcpuRegisters } from '../host/boot/image.ts';
 import { imageBeside, imageInside } from '../host/boot/image-bytes.ts';
 import { cellProgram } from '../host/cell-program.ts';
 import { type Failure, type Message, MessageReader } from '../host/engine/cell-messages.ts';
 import * as protocol from '../host/engine/cell-protocol.ts';
 import { writeImage } from '../host/write-image.ts';
-import { CODE, protectedMode } from './bare-metal.ts';
+import { CODE, kvmTest, protectedMode } from './bare-metal.ts';
 import { Code, TRAMPOLINE, trampoline } from './machine-code.ts';
 
 export const LIMIT_MS = 20_000; // for whatever a cell should do at once
@@ -317,7 +318,7 @@ export function residentKib(pid: number): number {
 }
 
 /** Processes that run this build's cell and come from this process. */
-export function strayCells(): number[] {
+function strayCells(): number[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name) && isAlive(Number(name)))
     .map(Number)
@@ -334,4 +335,18 @@ export function strayCells(): number[] {
         return false; // it ended in between
       }
     });
+}
+
+/** A test with real cells, which must all be gone when it is over. */
+export function cellTest(name: string, body: () => Promise<void>): void {
+  kvmTest(name, async () => {
+    let strays: number[] = [];
+    try {
+      await body();
+    } finally {
+      strays = strayCells();
+      for (const pid of strays) process.kill(pid, 'SIGKILL');
+    }
+    assert.equal(strays, [], 'cells that run on');
+  });
 }

@@ -7,16 +7,15 @@ import * as assert from 'uvu/assert';
 import { crc32 } from '../host/boot/crc32.ts';
 import * as format from '../host/boot/image-format.ts';
 import { run } from '../tools/command.ts';
-import { kvmTest } from './bare-metal.ts';
 import { testDisk } from './cell-disk.ts';
 import {
   bareImage,
+  cellTest,
   composeFolder,
   type Ended,
   scratchPath,
   sleep,
   startFolder,
-  strayCells,
 } from './cell-guest.ts';
 
 const PATIENCE_MS = 400; // before a guest with odd registers is taken for one that runs on
@@ -38,8 +37,6 @@ const good = readFileSync(
 const folder = scratchPath('damaged');
 mkdirSync(folder);
 const place = join(folder, 'machine');
-
-test.after.each(() => assert.equal(strayCells(), []));
 
 async function start(): Promise<Ended> {
   const cell = startFolder(folder);
@@ -70,12 +67,12 @@ function assertRefused(ended: Ended, what: string): void {
   assert.is(ended.output.length, 0, what);
 }
 
-kvmTest('the image that all others are made of starts', async () => {
+cellTest('the image that all others are made of starts', async () => {
   const ended = await load(good);
   assert.equal([ended.status, ended.errors, ended.output.toString()], [0, '', 'fine']);
 });
 
-kvmTest('a bit that flips anywhere in the tables is found', async () => {
+cellTest('a bit that flips anywhere in the tables is found', async () => {
   for (let at = 0; at < format.TABLES_END; at += at < 2900 ? 13 : 501) {
     const bytes = Buffer.from(good);
     bytes[at]! ^= 1 << (at % 8);
@@ -83,7 +80,7 @@ kvmTest('a bit that flips anywhere in the tables is found', async () => {
   }
 });
 
-kvmTest('an image that is cut anywhere, or goes on behind its end, is refused', async () => {
+cellTest('an image that is cut anywhere, or goes on behind its end, is refused', async () => {
   const edges = [format.HEADER_BYTES, format.DEVICES, format.TABLES_END, format.PAYLOAD];
   const lengths = [0, 1, 3, 4, 15, 16, good.length - 4096, good.length - 1, good.length + 1];
   for (const edge of edges) lengths.push(edge - 1, edge, edge + 1);
@@ -96,7 +93,7 @@ kvmTest('an image that is cut anywhere, or goes on behind its end, is refused', 
   }
 });
 
-kvmTest('what is no regular file is refused at once', async () => {
+cellTest('what is no regular file is refused at once', async () => {
   const makers: [string, () => unknown][] = [
     ['nothing', () => {}],
     ['a folder', () => mkdirSync(place)],
@@ -175,7 +172,7 @@ for (const [part, list] of [
   ['tables', fields()],
   ['registers', registers()],
 ] as const) {
-  kvmTest(`every extreme value in the ${part} is refused or harmless`, async () => {
+  cellTest(`every extreme value in the ${part} is refused or harmless`, async () => {
     const statuses = new Map<number | null, number>();
     for (const [name, offset, bytes] of list) {
       const wide = bytes === 8;
@@ -236,7 +233,7 @@ function setPath(bytes: Buffer, path: string): void {
 }
 
 for (const [what, change] of REFUSED) {
-  kvmTest(`${what} is refused in one line`, async () => {
+  cellTest(`${what} is refused in one line`, async () => {
     assertRefused(await load(changed(change)), what);
   });
 }

@@ -7,10 +7,11 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as protocol from '../host/engine/cell-protocol.ts';
 import { CRASH_REGISTERS } from '../host/engine/cell-report.ts';
-import { CODE, kvmTest, protectedMode } from './bare-metal.ts';
+import { CODE, protectedMode } from './bare-metal.ts';
 import {
   bareImage,
   causeOf,
+  cellTest,
   composeFolder,
   isAlive,
   type RunningCell,
@@ -19,7 +20,6 @@ import {
   scratchPath,
   startFolder,
   startSpawned,
-  strayCells,
   within,
 } from './cell-guest.ts';
 import type { Code } from './machine-code.ts';
@@ -27,6 +27,7 @@ import { IDLE_FOR_EVER, print, tinyKernel } from './tiny-kernel.ts';
 
 const FARADAY = new URL('../bin/faraday.js', import.meta.url).pathname;
 const JOBS = 30;
+const UNHEARD = 30_000; // commands: more than a socket takes answers
 const UD2 = [0x0f, 0x0b];
 const I8042_COMMAND = 0x64;
 const PVPANIC = 0x505;
@@ -36,9 +37,7 @@ const USAGE_LINE = /^faraday-cell: usage \(EINVAL\): [^\n]+\n$/;
 const spin = (code: Code) => code.say('up').label('spin').jump('spin');
 const halt = (code: Code) => code.say('up').idle();
 
-test.after.each(() => assert.equal(strayCells(), []));
-
-kvmTest('what a guest sends comes out byte for byte, then it powers off', async () => {
+cellTest('what a guest sends comes out byte for byte, then it powers off', async () => {
   const text = Array.from({ length: 256 }, (_, i) => String.fromCharCode(i)).join('');
   const image = bareImage((code) => code.say(text).powerOff());
   for (const ended of [await runSpawned(image), await runFolder(composeFolder(image))]) {
@@ -58,7 +57,7 @@ const ENDS: [what: string, write: (code: Code) => void, cause: number, status: n
 ];
 
 for (const [what, write, cause, status] of ENDS) {
-  kvmTest(`${what} ends a cell with ${status}, under a host and by hand`, async () => {
+  cellTest(`${what} ends a cell with ${status}, under a host and by hand`, async () => {
     const image = bareImage((code) => write(code.say('last words')), {}, NO_IDT);
     const spawned = await runSpawned(image);
     assert.is(causeOf(spawned), cause);
@@ -71,7 +70,7 @@ for (const [what, write, cause, status] of ENDS) {
   });
 }
 
-kvmTest('the report of a triple fault has registers and the instruction', async () => {
+cellTest('the report of a triple fault has registers and the instruction', async () => {
   const ended = await runSpawned(
     bareImage((code) => code.raw(0xbb, 1, 2, 3, 4, ...UD2), {}, NO_IDT),
   );
@@ -87,7 +86,7 @@ kvmTest('the report of a triple fault has registers and the instruction', async 
   assert.is(report!.getUint16(protocol.REPORT_INSTRUCTION), 0x0f0b);
 });
 
-kvmTest('the boot marker is told, also by a guest that is over at once', async () => {
+cellTest('the boot marker is told, also by a guest that is over at once', async () => {
   const mark = (code: Code, value: number) => code.out(BOOT_TIMER, value).powerOff();
   for (let i = 0; i < 20; i++) {
     const cell = startSpawned(bareImage((code) => mark(code, 123), { bootTimer: true }));
@@ -124,7 +123,7 @@ function assertStopped(ended: Awaited<ReturnType<RunningCell['ended']>>, number:
 }
 
 for (const [name, number] of SIGNALS) {
-  kvmTest(`${name}, real or passed on, stops a busy and an idle guest`, async () => {
+  cellTest(`${name}, real or passed on, stops a busy and an idle guest`, async () => {
     for (const write of [spin, halt]) {
       for (const real of [true, false]) {
         const cell = startSpawned(bareImage(write));
@@ -141,7 +140,7 @@ for (const [name, number] of SIGNALS) {
   });
 }
 
-kvmTest('a signal which comes before the guest starts is not lost', async () => {
+cellTest('a signal which comes before the guest starts is not lost', async () => {
   for (let i = 0; i < 10; i++) {
     const cell = startSpawned(bareImage(spin));
     cell.command(protocol.COMMAND_STOP, 15);
@@ -149,7 +148,7 @@ kvmTest('a signal which comes before the guest starts is not lost', async () => 
   }
 });
 
-kvmTest('a paused guest is stopped like a running one', async () => {
+cellTest('a paused guest is stopped like a running one', async () => {
   for (const how of ['command', 'signal', 'host gone']) {
     const cell = startSpawned(bareImage(spin));
     await cell.untilSaid('up');
@@ -163,7 +162,7 @@ kvmTest('a paused guest is stopped like a running one', async () => {
 
 // --- The host's end -----------------------------------------------------------------------------
 
-kvmTest('a cell whose control socket closes ends with 3, a detached one goes on', async () => {
+cellTest('a cell whose control socket closes ends with 3, a detached one goes on', async () => {
   for (const write of [spin, halt]) {
     const cell = startSpawned(bareImage(write));
     await cell.untilSaid('up');
@@ -195,7 +194,7 @@ sys.stderr.flush()
 time.sleep(1000)
 `;
 
-kvmTest('a cell ends when its parent is killed, though the socket stays open', async () => {
+cellTest('a cell ends when its parent is killed, though the socket stays open', async () => {
   for (const write of [spin, halt]) {
     const cell = startSpawned(bareImage(write), { wrap: ['/usr/bin/python3', '-c', BETWEEN] });
     let words = '';
@@ -215,7 +214,7 @@ async function gone(pid: number): Promise<void> {
   while (isAlive(pid)) await new Promise((resolve) => setTimeout(resolve, 10));
 }
 
-kvmTest('a signal to the whole job stops host and cell at once, with a report', async () => {
+cellTest('a signal to the whole job stops host and cell at once, with a report', async () => {
   const kernel = scratchPath('kernel');
   writeFileSync(kernel, tinyKernel(print('up'), IDLE_FOR_EVER));
   for (let i = 0; i < JOBS; i++) {
@@ -234,9 +233,25 @@ kvmTest('a signal to the whole job stops host and cell at once, with a report', 
   }
 });
 
+cellTest('a host that asks and asks but does not listen holds nobody up', async () => {
+  const cell = startSpawned(bareImage((code) => code.say('up').label('say').say('.').jump('say')));
+  await cell.untilSaid('up');
+  cell.control.pause();
+  const commands = Buffer.alloc(UNHEARD * protocol.COMMAND_BYTES);
+  for (let i = 0; i < UNHEARD; i++) {
+    const type = i % 2 === 0 ? protocol.COMMAND_PAUSE : protocol.COMMAND_RESUME;
+    commands.writeUInt32LE(type, i * protocol.COMMAND_BYTES);
+  }
+  await within(new Promise((resolve) => cell.control.write(commands, resolve)), 'commands');
+  const bytes = cell.output.length;
+  await cell.until(() => cell.output.length > bytes + 100, 'a guest that goes on');
+  cell.child.kill('SIGTERM');
+  assert.is((await cell.ended()).status, 143);
+});
+
 // --- Words it does not understand ---------------------------------------------------------------
 
-kvmTest('bad arguments are one line and 2', async () => {
+cellTest('bad arguments are one line and 2', async () => {
   const folder = composeFolder(bareImage(spin));
   const cases = [
     ['--unknown', folder],
@@ -254,7 +269,7 @@ kvmTest('bad arguments are one line and 2', async () => {
   }
 });
 
-kvmTest('commands that do not exist, or come in pieces, do no harm', async () => {
+cellTest('commands that do not exist, or come in pieces, do no harm', async () => {
   const cell = startSpawned(bareImage(spin));
   await cell.untilSaid('up');
   cell.command(99, 1);

@@ -3,15 +3,15 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { HugePages } from '../host/boot/image.ts';
-import { GIB, kvmTest, le, longMode, longModeTables, TABLES } from './bare-metal.ts';
+import { GIB, le, longMode, longModeTables, TABLES } from './bare-metal.ts';
 import {
   bareImage,
+  cellTest,
   composeFolder,
   residentKib,
   runFolder,
   runSpawned,
   startSpawned,
-  strayCells,
 } from './cell-guest.ts';
 import type { Code } from './machine-code.ts';
 
@@ -19,8 +19,6 @@ const MIB = 2 ** 20;
 const POOL = '/proc/sys/vm/nr_hugepages';
 const POLICY = '/sys/kernel/mm/transparent_hugepage/enabled';
 const MEMORY_BYTES = 64 * MIB;
-
-test.after.each(() => assert.equal(strayCells(), []));
 
 /** mov rax, address; mov byte [rax], value */
 const put = (code: Code, address: number, value: number) =>
@@ -35,7 +33,7 @@ for (const memoryBytes of [3 * GIB, 3 * GIB + 256 * MIB, 8 * GIB]) {
   const end = isPastHole ? memoryBytes + GIB : memoryBytes;
   const size = `${memoryBytes / MIB} MiB`;
 
-  kvmTest(`a guest of ${size} has memory on both sides of the hole and none in it`, async () => {
+  cellTest(`a guest of ${size} has memory on both sides of the hole and none in it`, async () => {
     const inside = [MIB, 3 * GIB - 1];
     if (isPastHole) inside.push(4 * GIB, 4 * GIB + MIB, end - 1);
     const outside = [3 * GIB, 3 * GIB + 128 * MIB, 4 * GIB - 64 * MIB, Math.max(end, 4 * GIB)];
@@ -72,7 +70,7 @@ function guestMapping(pid: number, field: string): number {
 const waiting = (hugePages: HugePages, prefault: boolean) =>
   bareImage((code) => code.say('up').idle(), { memoryBytes: MEMORY_BYTES, hugePages, prefault });
 
-kvmTest('--prefault takes all of the memory at the start, without it none is taken', async () => {
+cellTest('--prefault takes all of the memory at the start, without it none is taken', async () => {
   for (const prefault of [true, false]) {
     const cell = startSpawned(waiting('off', prefault));
     await cell.untilSaid('up');
@@ -86,7 +84,7 @@ kvmTest('--prefault takes all of the memory at the start, without it none is tak
 
 const policy = /\[(\w+)\]/.exec(readFileSync(POLICY, 'utf8'))?.[1];
 
-kvmTest(`large pages are taken when allowed (this host: ${policy}), never when off`, async () => {
+cellTest(`large pages are taken when allowed (this host: ${policy}), never when off`, async () => {
   for (const hugePages of ['off', 'transparent'] as const) {
     const cell = startSpawned(waiting(hugePages, true));
     await cell.untilSaid('up');
@@ -97,7 +95,7 @@ kvmTest(`large pages are taken when allowed (this host: ${policy}), never when o
   }
 });
 
-kvmTest('a pool of huge pages that is too small is one line that says so', async () => {
+cellTest('a pool of huge pages that is too small is one line that says so', async () => {
   const image = bareImage((code) => code.say('up').idle(), {
     memoryBytes: 2 ** 40,
     hugePages: '2M',
@@ -128,7 +126,7 @@ const noPool = grow(MEMORY_BYTES / (2 * MIB));
 if (noPool) {
   test.skip(`a guest runs on the host's pool of huge pages: ${noPool}`, () => {});
 } else {
-  kvmTest("a guest runs on the host's pool of huge pages", async () => {
+  cellTest("a guest runs on the host's pool of huge pages", async () => {
     for (const prefault of [false, true]) {
       const cell = startSpawned(waiting('2M', prefault));
       await cell.untilSaid('up');

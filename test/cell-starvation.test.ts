@@ -4,7 +4,7 @@ import { truncateSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as protocol from '../host/engine/cell-protocol.ts';
-import { kvmTest, le } from './bare-metal.ts';
+import { le } from './bare-metal.ts';
 import {
   awaitUsed,
   bringUp,
@@ -18,7 +18,7 @@ import {
   USED,
   WINDOW,
 } from './cell-disk.ts';
-import { bareImage, causeOf, type Ended, startSpawned, strayCells } from './cell-guest.ts';
+import { bareImage, causeOf, cellTest, type Ended, startSpawned } from './cell-guest.ts';
 import { REG } from './driver.ts';
 import { COM1, type Code } from './machine-code.ts';
 
@@ -26,8 +26,6 @@ const MIB = 2 ** 20;
 const RTC = 0x70;
 const BOOT_TIMER = 0x3f0;
 const LOOKS = 5_000; // accesses of the quiet vCPU between two words
-
-test.after.each(() => assert.equal(strayCells(), []));
 
 /** A disk's number out of the report: the last device. */
 function diskCount(ended: Ended, field: number): number {
@@ -111,7 +109,7 @@ const HAMMERS: [what: string, wild: (code: Code) => Code][] = [
 ];
 
 for (const [what, wild] of HAMMERS) {
-  kvmTest(`a vCPU that ${what} without end holds nobody up`, async () => {
+  cellTest(`a vCPU that ${what} without end holds nobody up`, async () => {
     await assertServed({ wild });
   });
 }
@@ -124,7 +122,7 @@ const ENGINES = [
 ] as const;
 
 for (const [engine, ioUring] of ENGINES) {
-  kvmTest(`a bare-metal driver reads a sector by ${engine} and prints it`, async () => {
+  cellTest(`a bare-metal driver reads a sector by ${engine} and prints it`, async () => {
     const disk = testDisk({ ioUring });
     const image = bareImage(
       (code) => {
@@ -147,7 +145,7 @@ for (const [engine, ioUring] of ENGINES) {
     ['reads', 0],
     ['writes', 1],
   ] as const) {
-    kvmTest(`a ring of ${kind} that never ends by ${engine} holds nobody up`, async () => {
+    cellTest(`a ring of ${kind} that never ends by ${engine} holds nobody up`, async () => {
       const wild = (code: Code) => keepGoing(offer(bringUp(code), HEADS));
       const queue = { dataBytes: 0x10000, headerType };
       const ended = await assertServed({ wild, ioUring, queue });
@@ -156,17 +154,20 @@ for (const [engine, ioUring] of ENGINES) {
     });
   }
 
-  kvmTest(`a disk that is reset in mid-flight in a loop by ${engine} holds nobody up`, async () => {
-    const wild = over((code) =>
-      offer(bringUp(code.store(USED, 0)), HEADS).store(WINDOW + REG.Status, 0),
-    );
-    const ended = await assertServed({ wild, ioUring, queue: { dataBytes: 0x10000 } });
-    assert.ok(diskCount(ended, protocol.DEVICE_REQUESTS) > 0);
-  });
+  cellTest(
+    `a disk that is reset in mid-flight in a loop by ${engine} holds nobody up`,
+    async () => {
+      const wild = over((code) =>
+        offer(bringUp(code.store(USED, 0)), HEADS).store(WINDOW + REG.Status, 0),
+      );
+      const ended = await assertServed({ wild, ioUring, queue: { dataBytes: 0x10000 } });
+      assert.ok(diskCount(ended, protocol.DEVICE_REQUESTS) > 0);
+    },
+  );
 }
 
 for (const [engine, ioUring] of ENGINES) {
-  kvmTest(`requests of a GiB each by ${engine} hold nobody up`, async () => {
+  cellTest(`requests of a GiB each by ${engine} hold nobody up`, async () => {
     const wild = (code: Code) => offer(bringUp(code), HEADS).label('spin').jump('spin');
     const queue = { dataBytes: 8 * MIB, parts: 126 };
     const sizes = { memoryBytes: 16 * MIB, capacityBytes: 1024 * MIB };

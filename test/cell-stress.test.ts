@@ -5,15 +5,14 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as protocol from '../host/engine/cell-protocol.ts';
 import { EXIT_IO_READ, EXIT_IO_WRITE, EXIT_MMIO_READ, EXIT_MMIO_WRITE } from '../host/shim.ts';
-import { kvmTest } from './bare-metal.ts';
 import {
   bareImage,
   causeOf,
+  cellTest,
   exitsOf,
   type RunningCell,
   sleep,
   startSpawned,
-  strayCells,
   within,
 } from './cell-guest.ts';
 import { COM1, type Code } from './machine-code.ts';
@@ -87,9 +86,7 @@ async function assertMoving(cell: RunningCell): Promise<void> {
   await cell.until(() => LETTERS.every((letter) => news().includes(letter)), 'all four letters');
 }
 
-test.after.each(() => assert.equal(strayCells(), []));
-
-kvmTest('four vCPUs run at once and the report has their exits', async () => {
+cellTest('four vCPUs run at once and the report has their exits', async () => {
   const cell = startSpawned(busyImage);
   await assertMoving(cell);
   const ended = await cell.stop();
@@ -99,7 +96,7 @@ kvmTest('four vCPUs run at once and the report has their exits', async () => {
   }
 });
 
-kvmTest(`${PROCESSES} guests stand still and go on ${CYCLES} times each`, async () => {
+cellTest(`${PROCESSES} guests stand still and go on ${CYCLES} times each`, async () => {
   for (let i = 0; i < PROCESSES; i++) {
     const cell = startSpawned(busyImage);
     await assertMoving(cell);
@@ -116,7 +113,7 @@ kvmTest(`${PROCESSES} guests stand still and go on ${CYCLES} times each`, async 
   }
 });
 
-kvmTest('commands in one breath are all obeyed, in their order', async () => {
+cellTest('commands in one breath are all obeyed, in their order', async () => {
   const cell = startSpawned(busyImage);
   await assertMoving(cell);
   const times = 200;
@@ -131,7 +128,7 @@ kvmTest('commands in one breath are all obeyed, in their order', async () => {
   assert.is((await cell.stop()).status, 143);
 });
 
-kvmTest(`${QUICK_STARTS} guests are stopped at any moment of their start`, async () => {
+cellTest(`${QUICK_STARTS} guests are stopped at any moment of their start`, async () => {
   const random = randomFrom(SEED);
   for (let i = 0; i < QUICK_STARTS; i++) {
     const cell = startSpawned(busyImage);

@@ -5,14 +5,13 @@ import { writeFileSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { cellProgram } from '../host/cell-program.ts';
-import { kvmTest } from './bare-metal.ts';
 import {
   bareImage,
+  cellTest,
   composeFolder,
   LIMIT_MS,
   scratch,
   scratchPath,
-  strayCells,
   within,
 } from './cell-guest.ts';
 import { COM1, type Code } from './machine-code.ts';
@@ -28,8 +27,6 @@ import {
 
 const FARADAY = new URL('../bin/faraday.js', import.meta.url).pathname;
 const PLAYER = new URL('./cell-terminal.py', import.meta.url).pathname;
-
-test.after.each(() => assert.equal(strayCells(), []));
 
 /** What the terminal showed, and 'status=... raw=... restored=... alive=...'. */
 async function play(steps: string, command: string[]): Promise<string> {
@@ -73,7 +70,7 @@ const STATES: [what: string, steps: string, write: (code: Code) => void, host: n
 ];
 
 for (const [what, steps, write, instructions] of STATES) {
-  kvmTest(`Ctrl-A x leaves ${what}`, async () => {
+  cellTest(`Ctrl-A x leaves ${what}`, async () => {
     for (const text of [
       await byHand(`${steps},type:^Ax`, write),
       await byHost(`${steps},type:^Ax`, ...instructions),
@@ -82,7 +79,7 @@ for (const [what, steps, write, instructions] of STATES) {
     }
   });
 
-  kvmTest(`SIGTERM ends ${what}, the terminal as it was`, async () => {
+  cellTest(`SIGTERM ends ${what}, the terminal as it was`, async () => {
     for (const text of [
       await byHand(`${steps},kill:SIGTERM`, write),
       await byHost(`${steps},kill:SIGTERM`, ...instructions),
@@ -92,7 +89,7 @@ for (const [what, steps, write, instructions] of STATES) {
   });
 }
 
-kvmTest('Ctrl-A Ctrl-A sends one, any other key after it goes through with it', async () => {
+cellTest('Ctrl-A Ctrl-A sends one, any other key after it goes through with it', async () => {
   const echo = (code: Code) => {
     code.say('up').label('echo').receiveAl().raw(0x3c, 0x71).jumpIfZero('off'); // cmp al, 'q'
     code.raw(0x3c, 1).jumpIfNotZero('plain').raw(0xb0, 0x2a); // Ctrl-A as '*'
@@ -103,7 +100,7 @@ kvmTest('Ctrl-A Ctrl-A sends one, any other key after it goes through with it', 
   assert.match(text, /status=0 raw=True restored=True/);
 });
 
-kvmTest('a power off, a crash and a key from a host leave the terminal as it was', async () => {
+cellTest('a power off, a crash and a key from a host leave the terminal as it was', async () => {
   const off = await byHost('see:up,type:abq', print('up'), ECHO_UNTIL_Q, POWER_OFF, IDLE_FOR_EVER);
   assert.match(off, /upab/);
   assert.match(off, /status=0 raw=True restored=True alive=False\n$/);
@@ -111,14 +108,14 @@ kvmTest('a power off, a crash and a key from a host leave the terminal as it was
   assert.match(crash, /status=4 raw=True restored=True alive=False\n$/);
 });
 
-kvmTest('a host that is killed takes its cell along and leaves the terminal usable', async () => {
+cellTest('a host that is killed takes its cell along and leaves the terminal usable', async () => {
   for (const [, steps, , instructions] of STATES) {
     const text = await byHost(`${steps},kill:SIGKILL`, ...instructions);
     assert.match(text, /status=-9 raw=True restored=True alive=False\n$/, steps);
   }
 });
 
-kvmTest('a cell that is killed or crashes is one line, the terminal as it was', async () => {
+cellTest('a cell that is killed or crashes is one line, the terminal as it was', async () => {
   for (const signal of ['SIGKILL', 'SIGSEGV', 'SIGABRT']) {
     for (const [, steps, , instructions] of STATES) {
       // The line itself waits for room on a full terminal.

@@ -4,6 +4,7 @@ import type { Outcome, Scenario } from './lab/scenarios.ts';
 import { randomFrom } from './random.ts';
 import { IDLE_FOR_EVER, POWER_OFF, print, tinyKernel } from './tiny-kernel.ts';
 
+const LIMIT_SECONDS = 120;
 const DELAY_MS_MAX = 2500; // after the guest's first word
 const hello = Buffer.from(tinyKernel(print('hello again'), POWER_OFF, IDLE_FOR_EVER));
 
@@ -23,8 +24,8 @@ function scenario(target: keyof typeof TARGETS, delayMs: number, options: string
     host: `fresh_root
 echo ${hello.toString('base64')} | base64 -d > hello
 ls -A /tmp /dev/shm > before
-boot --kernel $CLOUD --rootfs root.ext4${options} > console 2> errors &
-await_text console 'GUEST fsynced 1'
+boot --kernel $CLOUD --rootfs root.ext4${options} > keep/console 2> keep/errors &
+await_text keep/console 'GUEST fsynced 1'
 sleep ${(delayMs / 1000).toFixed(3)}
 kill -KILL $(${TARGETS[target]})
 wait $!
@@ -32,8 +33,6 @@ echo $? > keep/status-of-run
 # The cell dies a moment after its host; what does not go is seen below.
 for i in $(seq 100); do pgrep -x faraday-cell > keep/processes || break; sleep 0.1; done
 ls -A /tmp /dev/shm | diff before - > keep/left-behind
-cp console keep/console
-cp errors keep/errors
 e2fsck -fy root.ext4 > keep/e2fsck 2>&1
 echo $? > keep/e2fsck-status
 e2fsck -fn root.ext4 > /dev/null 2>&1
@@ -45,6 +44,7 @@ faraday run --kernel hello --disk path=root.ext4 > keep/second 2>&1
 echo $? > keep/status-of-second
 exit 0`,
     guest: GUEST,
+    limitSeconds: LIMIT_SECONDS,
   };
 }
 
