@@ -2,7 +2,8 @@
 // the guest to its end. One thread until everything is made.
 //
 //   faraday-cell --spawned [--detached]        by a host, with the descriptors of cell-protocol.ts
-//   faraday-cell DIR [--disk ID=PATH]...       by hand, from a composed image
+//   faraday-cell DIR [--disk ID=PATH]...       by hand, from a composed image; ID=fd:N names a
+//                                              descriptor that is open already
 //
 // Exit codes are those of docs/cli.md.
 #include <errno.h>
@@ -31,7 +32,8 @@
 #define EXIT_SIGNAL_BASE 128
 #define FAREWELL_MS 100 // for output when a signal or Ctrl-A x ends the run
 #define PATH_BYTES 4096
-#define USAGE "faraday-cell DIR [--disk ID=PATH]...; 'faraday image compose' makes DIR"
+#define USAGE "faraday-cell DIR [--disk ID=PATH|ID=fd:N]...; 'faraday image compose' makes DIR"
+#define DESCRIPTOR "fd:"
 
 struct options {
   bool spawned, detached;
@@ -103,27 +105,28 @@ static int disk_failed(const struct image_device *plan, const char *what,
   return fail(failure, EINVAL, "disk", "%s: %s", plan->name, what);
 }
 
-/** The path for a disk: as the command line has it, else as the image has it. */
-static int path_of(const struct options *options, const struct image_device *plan, char *path,
-                   struct failure *failure) {
-  size_t length = strlen(plan->name);
+/** What the command line has for a disk: a path or 'fd:N'; NULL: nothing. */
+static const char *named(const struct options *options, const char *id) {
+  size_t length = strlen(id);
   for (unsigned i = 0; i < options->disk_count; i++) {
     const char *word = options->disks[i];
-    if (strncmp(word, plan->name, length) != 0 || word[length] != '=') continue;
-    if (strlen(word + length + 1) >= PATH_BYTES) {
-      return disk_failed(plan, "the path is too long", failure);
-    }
-    strcpy(path, word + length + 1);
-    return 0;
+    if (strncmp(word, id, length) == 0 && word[length] == '=') return word + length + 1;
   }
-  return image_path(&image, plan, path, PATH_BYTES, failure);
+  return NULL;
 }
 
+/** Opens a disk by hand: as the command line has it, else by its path in the image. */
 static int open_disk(const struct options *options, const struct image_device *plan,
                      struct failure *failure) {
-  char path[PATH_BYTES];
+  char stored[PATH_BYTES];
+  const char *path = named(options, plan->name);
   bool read_only = plan->flags & IMAGE_DEVICE_FLAG_READ_ONLY;
-  if (path_of(options, plan, path, failure)) return -1;
+  if (path && strncmp(path, DESCRIPTOR, strlen(DESCRIPTOR)) == 0) {
+    int given = atoi(path + strlen(DESCRIPTOR));
+    return given > STDERR_FILENO ? given : disk_failed(plan, "fd: takes a number past 2", failure);
+  }
+  if (!path && image_path(&image, plan, stored, sizeof stored, failure)) return -1;
+  if (!path) path = stored;
   int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_NONBLOCK | O_CLOEXEC);
   if (fd < 0) fail(failure, errno, "disk", "%s: %s", plan->name, path);
   return fd;
@@ -152,9 +155,26 @@ static int check_disk(const struct image_device *plan, int fd, struct failure *f
   return taken < 0 ? -1 : fail(failure, EBUSY, "lock", "%s", plan->name);
 }
 
+/** A disk of the command line that the image does not have is a mistake, not a wish. */
+static int check_names(const struct options *options, struct failure *failure) {
+  for (unsigned i = 0; i < options->disk_count; i++) {
+    const char *word = options->disks[i];
+    size_t length = (size_t)(strchr(word, '=') - word);
+    bool known = false;
+    for (uint32_t disk = 0; disk < image.header.device_count; disk++) {
+      const struct image_device *plan = &image.header.devices[disk];
+      known |= plan->kind == ABI_KIND_VIRTIO_BLK && strlen(plan->name) == length &&
+               strncmp(plan->name, word, length) == 0;
+    }
+    if (!known) return fail(failure, EINVAL, "disk", "--disk %s: the image has no such ID", word);
+  }
+  return 0;
+}
+
 static int add_disks(const struct options *options, struct failure *failure) {
   int registered[IMAGE_DEVICE_COUNT_MAX];
   unsigned ring_files = 0;
+  if (check_names(options, failure)) return -1;
   for (uint32_t i = 0; i < image.header.device_count; i++) {
     const struct image_device *plan = &image.header.devices[i];
     // Devices of the image come last on the bus, in its order.
@@ -199,7 +219,8 @@ static int open_image(const struct options *options, struct failure *failure) {
   char path[PATH_BYTES];
   files[0] = CELL_FD_IMAGE;
   if (!options->spawned) {
-    close_range(STDERR_FILENO + 1, ~0u, 0); // whatever was left open is none of the cell's
+    // Whatever was left open is none of the cell's, unless it is told of descriptors.
+    if (options->disk_count == 0) close_range(STDERR_FILENO + 1, ~0u, 0);
     hold_standard_descriptors();
     int length = snprintf(path, sizeof path, "%s/machine", options->folder);
     if (length >= PATH_BYTES) return usage(failure, "the folder's path is too long");

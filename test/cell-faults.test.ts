@@ -1,8 +1,11 @@
 // A host that refuses what a cell needs, and disks that are not what they were: one line and the
 // right exit code, or the fall-back that the documentation promises.
-import { chmodSync, closeSync, openSync, readFileSync, truncateSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { chmodSync, closeSync, openSync, readFileSync, renameSync, truncateSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { cellProgram } from '../host/cell-program.ts';
 import * as protocol from '../host/engine/cell-protocol.ts';
 import { awaitUsed, bringUp, offer, queueSegments, testDisk } from './cell-disk.ts';
 import {
@@ -183,6 +186,22 @@ cellTest('a disk that became shorter, or no disk at all, is refused', async () =
   closeSync(none);
   const missing = { args: ['--disk', `rootfs=${scratch}/no-such-disk`] };
   assertDiskRefused(await runFolder(folder, missing), 'disk', /ENOENT.*rootfs: .*no-such-disk/);
+  const unknown = { args: ['--disk', `other=${disk.path}`] };
+  assertDiskRefused(await runFolder(folder, unknown), 'disk', /other=.*no such ID/);
+});
+
+cellTest('by hand a disk may be another file, or a descriptor that is open already', async () => {
+  const disk = testDisk();
+  disk.close();
+  const folder = composeFolder(bareImage(hello, { virtio: [disk.device] }));
+  const other = join(scratch, 'other-disk');
+  renameSync(disk.path, other);
+  assert.is((await runFolder(folder, { args: ['--disk', `rootfs=${other}`] })).status, 0);
+  const script = 'exec "$0" "$1" --disk rootfs=fd:9 9<>"$2"';
+  const words = ['-c', script, cellProgram(), folder, other];
+  assert.is(spawnSync('bash', words, { encoding: 'latin1' }).status, 0);
+  const wrong = { args: ['--disk', 'rootfs=fd:77'] };
+  assertDiskRefused(await runFolder(folder, wrong), 'disk', /EBADF.*rootfs/);
 });
 
 cellTest('a disk in use is refused, two readers share one, a dead cell keeps no lock', async () => {

@@ -37,6 +37,8 @@ const coreSource = join(buildFolder, 'core_w2c.c');
 const COMMON_FLAGS = [
   '-O2',
   '-g1',
+  // The same bytes from any folder.
+  `-ffile-prefix-map=${root.replace(/\/$/, '')}=.`,
   '-fPIC',
   '-fvisibility=hidden',
   '-fstack-protector-strong',
