@@ -10,8 +10,8 @@ import { makeRootDisk } from '../tools/rootfs.ts';
 import { benchInLab, compile, labFolder } from './parts/lab.ts';
 import { keepRaw, median, printLine, printRow, ratioOf } from './parts/samples.ts';
 
-const ROUNDS = 4;
-const TIME_LIMIT_SECONDS = 420;
+const ROUNDS = 3;
+const TIME_LIMIT_SECONDS = 330;
 const ROOT_MIB = 32;
 const VCPUS = [1, 2, 4];
 

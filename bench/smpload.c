@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ROUNDS 24000000u // of the computation, in all
+#define ROUNDS 150000000u // of the computation, in all
 #define BLOCK 4096
 #define LIMIT_US 1500000
 #define PROCESSES_MAX 32

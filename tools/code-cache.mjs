@@ -1,7 +1,7 @@
 // Makes the code cache of the bundle: what V8 has compiled by the time a cell would be spawned, and
-// no more, since all of it is unpacked at each start. Runs in a process of its own, by the Node that
-// is to use it. Arguments: the bundle, a kernel, the target. Plain JavaScript, so that nothing but
-// the bundle is compiled here.
+// no more, since all of it is unpacked at each start. Runs in a process of its own, by the Node
+// that is to use it. Arguments: the bundle, a kernel, the target. Plain JavaScript, so that
+// nothing but the bundle is compiled here.
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
@@ -18,15 +18,20 @@ function save() {
   if (!existsSync(target)) writeFileSync(target, script.createCachedData());
 }
 
-/** Node's modules, but that a cell's spawn is the end. @param {string} name */
-function require(name) {
-  const loaded = nodeRequire(name);
-  if (name !== 'node:child_process') return loaded;
-  const spawn = () => {
+const addon = {
+  terminalRemember() {
+    throw Object.assign(new Error('no terminal is taken here'), { code: 'ENOTTY' });
+  },
+  startChild() {
     save();
     throw new Error('no cell is started here');
-  };
-  return { ...loaded, spawn };
+  },
+};
+
+/** Node's modules, but with an addon that starts no cell. @param {string} name */
+function require(name) {
+  const loaded = nodeRequire(name);
+  return name === 'node:module' ? { ...loaded, createRequire: () => () => addon } : loaded;
 }
 
 script.runInThisContext()(faraday.exports, require, faraday, place, dirname(place));

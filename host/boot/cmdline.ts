@@ -14,6 +14,7 @@ export const DEFAULT_PARAMETERS: readonly string[] = [
   'i8042.noaux', // no mouse port,
   'i8042.nomux', // no multiplexer,
   'i8042.dumbkbd', // and no keyboard to set up
+  'cryptomgr.notests', // its algorithms were tested by whoever built the kernel
 ];
 
 /** The root file system, as the kernel (and the imported initramfs) wants to hear of it. */

@@ -208,8 +208,8 @@ class Signals {
 }
 
 /**
- * Spawns a cell for `image` and runs `use` with it, while signals go to the cell. Whatever ends this
- * process meanwhile ends the cell.
+ * Spawns a cell for `image` and runs `use` with it, while signals go to the cell. Whatever ends
+ * this process meanwhile ends the cell.
  */
 export async function withCell<T>(
   image: MachineImage,

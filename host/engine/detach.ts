@@ -1,5 +1,5 @@
-// `--detach`: a cell that outlives its host. In a file of its own because asking for terminals loads
-// Node's network stack.
+// `--detach`: a cell that outlives its host. In a file of its own because asking for terminals
+// loads Node's network stack.
 import { isatty } from 'node:tty';
 import type { MachineImage } from '../boot/image.ts';
 import { type CellOptions, withCell } from './cell.ts';
