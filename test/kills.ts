@@ -63,6 +63,11 @@ export function killScenarios(count: number, seed: number): Record<string, Scena
   return scenarios;
 }
 
+/** The names that a guest said it had put on its disk for good. */
+export function announcedIn({ file }: Outcome): string[] {
+  return [...file('console').matchAll(/^GUEST fsynced (\d+)\r?$/gm)].map((match) => match[1]!);
+}
+
 /** What a kill must not leave behind: what is wrong, in words; nothing where all is well. */
 export function problemsOf(outcome: Outcome): string[] {
   const problems: string[] = [];
@@ -78,9 +83,7 @@ export function problemsOf(outcome: Outcome): string[] {
   expect(repaired <= 1, `e2fsck ${repaired}: ${file('e2fsck')}`);
   expect(file('e2fsck-again').trim() === '0', 'not clean after its repair');
   const found = new Set(lines('files'));
-  const announced = lines('console').flatMap(
-    (line) => /^GUEST fsynced (\d+)$/.exec(line)?.[1] ?? [],
-  );
+  const announced = announcedIn(outcome);
   expect(announced.length > 0, 'nothing was announced');
   const missing = announced.filter((number) => !found.has(`${number}:content of ${number}`));
   expect(missing.length === 0, `lost: ${missing}`);

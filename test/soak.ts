@@ -1,7 +1,7 @@
 // npm run soak -- NAME [COUNT] [SEED]: what the tests try a few times, many times.
 //
 //   kill    host or cell killed at random moments: 50 times, seed 50
-import { killScenarios, problemsOf } from './kills.ts';
+import { announcedIn, killScenarios, problemsOf } from './kills.ts';
 import { outcomesOf } from './lab/scenarios.ts';
 
 const USAGE = 'usage: npm run soak -- kill [COUNT] [SEED]\n';
@@ -14,12 +14,16 @@ async function kill(count: number, seed: number): Promise<number> {
   const scenarios = killScenarios(count, seed);
   const outcomeOf = outcomesOf('soak-kill', scenarios);
   let bad = 0;
+  let files = 0;
   for (const name of Object.keys(scenarios)) {
-    const problems = problemsOf(await outcomeOf(name));
+    const outcome = await outcomeOf(name);
+    const problems = problemsOf(outcome);
+    if (outcome.status === 0) files += announcedIn(outcome).length;
     if (problems.length > 0) bad++;
     process.stdout.write(`${name}: ${problems.join('; ') || 'ok'}\n`);
   }
-  process.stdout.write(`seed ${seed}: ${count} kills, ${bad} with something lost or left behind\n`);
+  const totals = `${count} kills, ${files} files announced`;
+  process.stdout.write(`seed ${seed}: ${totals}; ${bad} with something lost or left behind\n`);
   return bad;
 }
 
