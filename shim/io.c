@@ -10,6 +10,7 @@
 
 #define EVENTS 32
 #define FAREWELL_STEP_MS 50
+#define RETRY_MS 1
 
 enum source { SOURCE_WAKE, SOURCE_SIGNAL, SOURCE_CONTROL, SOURCE_INPUT, SOURCE_RING, SOURCE_KICK };
 
@@ -218,7 +219,8 @@ void io_run(struct io *io) {
     watch_input(io);
     bool read_now = io->input_always && !io->input_over && !io->paused &&
                     console_wants_input(&machine->console);
-    int count = epoll_wait(io->epoll, events, EVENTS, more || read_now ? 0 : -1);
+    int pause_ms = more || read_now ? 0 : io->server->refused ? RETRY_MS : -1;
+    int count = epoll_wait(io->epoll, events, EVENTS, pause_ms);
     for (int i = 0; i < count; i++) handle(io, &events[i]);
     if (read_now) read_input(io);
     more = serve_waiting(io);

@@ -159,8 +159,7 @@ unsigned server_advance(struct server *server) {
   struct uring_completion completion;
   unsigned taken = 0;
   if (server->ring.fd < 0) return 0;
-  int error = uring_submit(&server->ring);
-  (void)error; // EAGAIN, EBUSY: the entries stay in the ring for the next call
+  server->refused = uring_submit(&server->ring) != 0; // EAGAIN, EBUSY: the entries stay there
   while (uring_complete(&server->ring, &completion)) {
     struct job *job = &server->jobs[completion.slot % SERVE_SLOTS];
     struct request_result result = settle(job, completion.result);

@@ -23,6 +23,7 @@ struct server {
   const struct guest_memory *memory;
   uint64_t ticks_per_ms; // of the time stamp counter; 0: unknown, CLOCK_MONOTONIC is used
   struct uring ring;     // fd -1: none
+  bool refused;          // the ring did not take what was prepared: server_advance() again soon
   uint32_t free_count;
   uint16_t free_slots[SERVE_SLOTS];
   struct job jobs[SERVE_SLOTS];
