@@ -33,7 +33,9 @@ export interface BlkConfig {
 }
 
 // Two GiB less one page, in sectors: keeps one command's work and its length in signed 32 bits.
-const MAX_RANGE_SECTORS = 0x3ffff8;
+const MAX_DISCARD_SECTORS = 0x3ffff8;
+// 64 MiB: where the file system cannot zero a range, it is written, and nothing interrupts that.
+const MAX_WRITE_ZEROES_SECTORS = 0x20000;
 
 /** The configuration bytes of a virtio-blk device, as init() takes them. */
 export function encodeBlkConfig(config: BlkConfig): Uint8Array {
@@ -57,9 +59,12 @@ export function encodeBlkConfig(config: BlkConfig): Uint8Array {
   u32(abi.BLK_CONFIG_OPT_IO_SIZE, config.optIoSize ?? 0);
   u16(abi.BLK_CONFIG_QUEUE_COUNT, config.queueCount ?? 1);
   u16(abi.BLK_CONFIG_QUEUE_SIZE, queueSize);
-  u32(abi.BLK_CONFIG_MAX_DISCARD_SECTORS, config.maxDiscardSectors ?? MAX_RANGE_SECTORS);
+  u32(abi.BLK_CONFIG_MAX_DISCARD_SECTORS, config.maxDiscardSectors ?? MAX_DISCARD_SECTORS);
   u32(abi.BLK_CONFIG_DISCARD_ALIGNMENT, config.discardAlignment ?? 8);
-  u32(abi.BLK_CONFIG_MAX_WRITE_ZEROES_SECTORS, config.maxWriteZeroesSectors ?? MAX_RANGE_SECTORS);
+  u32(
+    abi.BLK_CONFIG_MAX_WRITE_ZEROES_SECTORS,
+    config.maxWriteZeroesSectors ?? MAX_WRITE_ZEROES_SECTORS,
+  );
   bytes.set(new TextEncoder().encode(config.id).subarray(0, abi.BLK_ID_BYTES), abi.BLK_CONFIG_ID);
   return bytes;
 }

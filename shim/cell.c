@@ -55,6 +55,22 @@ static int usage(struct failure *failure, const char *what) {
   return fail(failure, EINVAL, "usage", "%s; %s", what, USAGE);
 }
 
+/** The descriptor that 'fd:N' names; -1: a path, -2: no number. */
+static int descriptor_of(const char *text) {
+  char *end;
+  if (strncmp(text, DESCRIPTOR, strlen(DESCRIPTOR)) != 0) return -1;
+  unsigned long number = strtoul(text + strlen(DESCRIPTOR), &end, 10);
+  bool good = text[strlen(DESCRIPTOR)] >= '0' && text[strlen(DESCRIPTOR)] <= '9' && *end == 0;
+  return good && number > STDERR_FILENO && number <= INT32_MAX ? (int)number : -2;
+}
+
+/** Before anything is opened here: what is open now is what the caller meant. */
+static int check_descriptor(const char *text, struct failure *failure) {
+  int number = descriptor_of(text);
+  if (number == -1 || (number >= 0 && fcntl(number, F_GETFD) >= 0)) return 0;
+  return fail(failure, EBADF, "disk", "--disk ID=%s names no descriptor past 2 that is open", text);
+}
+
 static int parse(struct options *options, int count, char **words, struct failure *failure) {
   for (int i = 1; i < count; i++) {
     if (strcmp(words[i], "--spawned") == 0) {
@@ -64,6 +80,7 @@ static int parse(struct options *options, int count, char **words, struct failur
     } else if (strcmp(words[i], "--disk") == 0) {
       bool fits = i + 1 < count && options->disk_count < IMAGE_DEVICE_COUNT_MAX;
       if (!fits || !strchr(words[i + 1], '=')) return usage(failure, "--disk takes ID=PATH");
+      if (check_descriptor(strchr(words[i + 1], '=') + 1, failure)) return -1;
       options->disks[options->disk_count++] = words[++i];
     } else if (words[i][0] == '-' || options->folder) {
       return usage(failure, "an argument is not understood");
@@ -82,19 +99,33 @@ static void on_host_death(int number) {
   _exit(EXIT_SIGNAL_BASE + number);
 }
 
+/** A fault of ours must not leave the user's terminal raw; then it takes its usual course. */
+static void on_fault(int number) {
+  terminal_restore();
+  raise(number); // SA_RESETHAND: the default, as soon as this returns
+}
+
 /**
  * Signals that end the guest go to the I/O thread's signalfd. That of the host's death is taken by
  * vCPU threads, which never wait for a disk: the cell ends even where its I/O thread hangs in one.
  */
 static void take_signals(const struct options *options) {
   struct sigaction death = {.sa_handler = on_host_death};
+  struct sigaction fault = {.sa_handler = on_fault, .sa_flags = SA_RESETHAND};
   sigset_t blocked;
   sigemptyset(&blocked);
-  const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR2, SIGRTMIN};
-  for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) sigaddset(&blocked, numbers[i]);
+  const int numbers[] = {SIGUSR2, SIGRTMIN, SIGINT, SIGTERM, SIGHUP};
+  for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+    struct sigaction now;
+    sigaction(numbers[i], NULL, &now);
+    // By hand, under nohup: what is ignored stays so, and a blocked signal would be taken.
+    if (options->spawned || now.sa_handler != SIG_IGN) sigaddset(&blocked, numbers[i]);
+  }
   sigprocmask(SIG_BLOCK, &blocked, NULL);
   signal(SIGPIPE, SIG_IGN);
   sigaction(SIGUSR2, &death, NULL);
+  sigaction(SIGBUS, &fault, NULL); // a mapped file that was cut short
+  sigaction(SIGSEGV, &fault, NULL);
   if (options->spawned && !options->detached) prctl(PR_SET_PDEATHSIG, SIGUSR2);
 }
 
@@ -121,10 +152,7 @@ static int open_disk(const struct options *options, const struct image_device *p
   char stored[PATH_BYTES];
   const char *path = named(options, plan->name);
   bool read_only = plan->flags & IMAGE_DEVICE_FLAG_READ_ONLY;
-  if (path && strncmp(path, DESCRIPTOR, strlen(DESCRIPTOR)) == 0) {
-    int given = atoi(path + strlen(DESCRIPTOR));
-    return given > STDERR_FILENO ? given : disk_failed(plan, "fd: takes a number past 2", failure);
-  }
+  if (path && descriptor_of(path) >= 0) return descriptor_of(path);
   if (!path && image_path(&image, plan, stored, sizeof stored, failure)) return -1;
   if (!path) path = stored;
   int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_NONBLOCK | O_CLOEXEC);
@@ -139,7 +167,7 @@ static int check_disk(const struct image_device *plan, int fd, struct failure *f
   int mode = plan->flags & IMAGE_DEVICE_FLAG_READ_ONLY ? O_RDONLY : O_RDWR;
   int flags = fcntl(fd, F_GETFL);
   if (flags < 0 || fstat(fd, &stats)) return fail(failure, errno, "disk", "%s", plan->name);
-  if ((flags & O_ACCMODE) != mode) {
+  if ((flags & O_ACCMODE) != mode || flags & O_APPEND) { // which would ignore every offset
     return disk_failed(plan, "its descriptor has other rights than the disk", failure);
   }
   if (S_ISREG(stats.st_mode)) {
@@ -149,6 +177,14 @@ static int check_disk(const struct image_device *plan, int fd, struct failure *f
   }
   if (bytes < plan->capacity_bytes) {
     return disk_failed(plan, "is smaller than when the image was composed", failure);
+  }
+  for (uint32_t i = 0; i < machine.device_count; i++) {
+    struct stat other; // the lock does not tell two devices of one process apart
+    int before = machine.devices[i].disk.fd;
+    if (before < 0 || fstat(before, &other)) continue;
+    if (other.st_dev == stats.st_dev && other.st_ino == stats.st_ino) {
+      return disk_failed(plan, "is given twice", failure);
+    }
   }
   int taken = lock_file(fd, mode == O_RDWR, failure);
   if (taken == 1) return 0;
@@ -274,6 +310,7 @@ static int start_console(struct failure *failure) {
   if (isatty(STDIN_FILENO)) {
     console->terminal = terminal_raw(STDIN_FILENO, failure) == 0;
     if (!console->terminal && failure->number != EIO) return -1;
+    if (!console->terminal) console->input = -1; // lent to another job: reading would stop us
   }
   return console_start(console, failure);
 }
@@ -286,9 +323,10 @@ static int start(const struct options *options, struct failure *failure) {
       .host_needed = options->spawned && !options->detached,
   };
   if (io_create(&io, failure) || start_console(failure)) return -1;
-  control_tell(&control, CELL_STARTED);
   phases[CELL_PHASE_RUNNING] = monotonic_ns();
-  return machine_start(&machine, failure);
+  if (machine_start(&machine, failure)) return -1;
+  control_tell(&control, CELL_STARTED);
+  return 0;
 }
 
 // --- End ----------------------------------------------------------------------------------------

@@ -148,7 +148,7 @@ bool console_stop(struct console *console, int patience_ms) {
   if (__atomic_exchange_n(&console->sleeping, 0, __ATOMIC_SEQ_CST)) {
     futex_wake(&console->sleeping);
   }
-  clock_gettime(CLOCK_REALTIME, &until);
+  clock_gettime(CLOCK_MONOTONIC, &until);
   until.tv_sec += patience_ms / 1000;
   until.tv_nsec += patience_ms % 1000 * 1000000L;
   if (until.tv_nsec >= 1000000000L) {
@@ -156,7 +156,7 @@ bool console_stop(struct console *console, int patience_ms) {
     until.tv_nsec -= 1000000000L;
   }
   bool ended = patience_ms < 0 ? pthread_join(console->thread, NULL) == 0
-                               : pthread_timedjoin_np(console->thread, NULL, &until) == 0;
+                               : pthread_clockjoin_np(console->thread, NULL, CLOCK_MONOTONIC, &until) == 0;
   if (ended) console->started = false;
   return ended;
 }

@@ -76,14 +76,13 @@ static uint32_t trapped(struct device *device) {
   device->traps++;
   device->last_trap_ns = now;
   for (uint32_t i = 0; i < ABI_QUEUE_COUNT_MAX; i++) device->queues[i].generation++;
-  device_on_trap(device);
-  if (device->dead) return 0;
-  cage_clear(device->cage);
-  if (start(device) != ABI_VALID) {
-    device->dead = true;
-    return 0;
+  uint32_t effects = 0;
+  if (!device->dead) {
+    cage_clear(device->cage);
+    device->dead = start(device) != ABI_VALID;
   }
-  uint32_t effects = cage_fail(device->cage);
+  if (!device->dead) effects = cage_fail(device->cage);
+  device_on_trap(device);
   return effects & CAGE_TRAPPED ? 0 : effects & device->rights;
 }
 

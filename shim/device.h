@@ -64,7 +64,7 @@ int device_create(struct device *device, uint32_t kind, const char *name,
                   const struct guest_memory *memory, const uint8_t *config, uint32_t config_bytes,
                   struct failure *failure);
 
-/** Called without the lock, at a trap: tells the log. */
+/** Called at a trap, once the device is what it is from then on. */
 typedef void device_trap_listener(const struct device *device);
 extern device_trap_listener *device_on_trap;
 

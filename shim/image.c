@@ -257,9 +257,12 @@ int image_read(struct image *image, int fd, unsigned files_max, struct failure *
 
 int image_load(const struct image *image, const struct guest_memory *memory, const int *files,
                struct failure *failure) {
+  // Pages of the pool cannot be replaced piecemeal, and what is to be there from the start is read.
+  bool may_map = image->header.huge_pages != IMAGE_HUGE_PAGES_2M &&
+                 !(image->header.flags & IMAGE_FLAG_PREFAULT);
   for (unsigned i = 0; i < image->header.segment_count; i++) {
     const struct image_segment *segment = &image->header.segments[i];
-    bool stable = segment->flags & IMAGE_SEGMENT_FLAG_STABLE;
+    bool stable = may_map && segment->flags & IMAGE_SEGMENT_FLAG_STABLE;
     if ((stable ? memory_map_file : memory_load_file)(memory, files[segment->file],
                                                       segment->offset, segment->length,
                                                       segment->address, failure)) {

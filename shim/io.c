@@ -78,6 +78,7 @@ static void watch_input(struct io *io) {
 }
 
 static void read_input(struct io *io) {
+  if (io->paused) return; // it was paused by an event of the same round
   switch (console_read(&io->machine->console)) {
     case CONSOLE_QUIT:
       machine_end(io->machine, CELL_CAUSE_CONSOLE_QUIT, 0);
@@ -97,12 +98,20 @@ static void read_input(struct io *io) {
 
 // --- News ---------------------------------------------------------------------------------------
 
+/** A UART that started anew is empty and will not ask for input by itself. */
+static void feed_again(const struct io *io) {
+  pthread_mutex_lock(&io->machine->serial->lock);
+  console_feed(&io->machine->console);
+  pthread_mutex_unlock(&io->machine->serial->lock);
+}
+
 static void tell_traps(struct io *io) {
   for (uint32_t i = 0; i < io->machine->device_count; i++) {
     const struct device *device = &io->machine->devices[i];
     uint32_t traps = __atomic_load_n(&device->traps, __ATOMIC_SEQ_CST);
     if (traps == io->traps_told[i]) continue;
     io->traps_told[i] = traps;
+    if (device == io->machine->serial) feed_again(io);
     control_log(io->control, CELL_LOG_LEVEL_ERROR, "device %s trapped: %s", device->name,
                 device->dead ? "second trap within a second, out of service" : "restarted");
   }
@@ -140,9 +149,8 @@ static void take_signal(struct io *io) {
 static void set_paused(struct io *io, bool paused) {
   if (paused && !io->paused) {
     // A vCPU may wait for a request in flight: those go first.
-    server_drain(io->server);
+    if (!server_drain(io->server)) return;
     machine_pause(io->machine);
-    server_drain(io->server);
   }
   if (!paused && io->paused) machine_resume(io->machine);
   io->paused = paused;
@@ -151,15 +159,16 @@ static void set_paused(struct io *io, bool paused) {
 
 static void obey_host(struct io *io) {
   struct command command;
-  int status;
-  while ((status = control_receive(io->control, &command)) > 0) {
+  int status = 0;
+  while (!__atomic_load_n(&io->machine->ending.cause, __ATOMIC_SEQ_CST) &&
+         (status = control_receive(io->control, &command)) > 0) {
     if (command.type == CELL_COMMAND_STOP) {
       machine_end(io->machine, CELL_CAUSE_SIGNAL, command.value & 0x7f);
     }
     if (command.type == CELL_COMMAND_PAUSE) set_paused(io, true);
     if (command.type == CELL_COMMAND_RESUME) set_paused(io, false);
   }
-  if (status == 0) return;
+  if (status >= 0) return;
   epoll_ctl(io->epoll, EPOLL_CTL_DEL, io->control->fd, NULL);
   if (io->host_needed) machine_end(io->machine, CELL_CAUSE_HOST_GONE, 0);
 }
@@ -187,7 +196,8 @@ static void handle(struct io *io, const struct epoll_event *event) {
       return; // server_advance() comes after every round
     case SOURCE_KICK:
       drain_counter(device->queues[queue].kick);
-      if (io->paused) {
+      // One that waits already has its turn in serve_waiting(), and may not jump the others'.
+      if (io->paused || device->queues[queue].waiting) {
         device->queues[queue].waiting = true;
       } else {
         server_serve(io->server, device, queue, true);
@@ -196,16 +206,26 @@ static void handle(struct io *io, const struct epoll_event *event) {
   }
 }
 
-/** Serves what was left over. True: there is still more, so do not sleep. */
+/**
+ * Serves what was left over, in turn: whoever finds no slot is the first once there are some. True:
+ * there is still more, so do not sleep.
+ */
 static bool serve_waiting(struct io *io) {
-  bool more = false;
+  const uint32_t places = io->machine->device_count * ABI_QUEUE_COUNT_MAX;
+  const uint32_t first = io->turn;
+  bool more = false, missed = false;
   if (io->paused) return false;
-  for (uint32_t i = 0; i < io->machine->device_count; i++) {
-    struct device *device = &io->machine->devices[i];
-    for (uint32_t queue = 0; queue < device->queue_count; queue++) {
-      if (!device->queues[queue].waiting || !server_ready(io->server)) continue;
+  for (uint32_t i = 0; i < places; i++) {
+    uint32_t place = (first + i) % places;
+    uint32_t queue = place % ABI_QUEUE_COUNT_MAX;
+    struct device *device = &io->machine->devices[place / ABI_QUEUE_COUNT_MAX];
+    if (queue >= device->queue_count || !device->queues[queue].waiting) continue;
+    if (server_ready(io->server, device)) {
       server_serve(io->server, device, queue, false);
-      more |= device->queues[queue].waiting && server_ready(io->server);
+      more |= device->queues[queue].waiting && server_ready(io->server, device);
+    } else if (!missed) {
+      missed = true;
+      io->turn = place;
     }
   }
   return more;
@@ -240,6 +260,12 @@ static void await_output(struct io *io) {
     bool asked = read(io->signals, &info, sizeof info) == sizeof info;
     if (io->control->fd >= 0 && io->host_needed) {
       asked |= control_receive(io->control, &command) != 0;
+    }
+    // A raw terminal sends no signals: Ctrl-A x is all that its user has.
+    if (io->machine->console.terminal && !io->input_over) {
+      enum console_input typed = console_read(&io->machine->console);
+      io->input_over = typed == CONSOLE_END || typed == CONSOLE_FAILED;
+      asked |= typed == CONSOLE_QUIT;
     }
     if (asked) return;
   }

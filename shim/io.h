@@ -14,6 +14,7 @@ struct io {
   int epoll;
   int signals; // signalfd
   bool paused;
+  uint32_t turn; // the queue that gets the next free slots of io_uring
   bool input_watched;  // by epoll
   bool input_always;   // it cannot be: a file, or /dev/null
   bool input_over;

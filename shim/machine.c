@@ -163,6 +163,11 @@ static void *run(void *argument) {
   struct failure failure;
   vcpu_bind(&cpu->vcpu);
   while (obey(cpu->machine)) {
+    // After its own end a vCPU waits for the machine's, over any pause and resume.
+    if (__atomic_load_n(&cpu->machine->ending.claimed, __ATOMIC_SEQ_CST)) {
+      futex_wait(&cpu->machine->state, MACHINE_RUNNING);
+      continue;
+    }
     int kind = vcpu_step(&cpu->vcpu, &failure);
     if (kind < 0) {
       cpu->record.address = (uint64_t)failure.number;
@@ -170,12 +175,6 @@ static void *run(void *argument) {
     }
     cpu->exits[kind]++;
     handle(cpu, kind);
-    // After its own end a vCPU waits for the machine's.
-    if (__builtin_expect(cpu->machine->ending.claimed, 0)) {
-      while (state_of(cpu->machine) == MACHINE_RUNNING) {
-        futex_wait(&cpu->machine->state, MACHINE_RUNNING);
-      }
-    }
   }
   return NULL;
 }

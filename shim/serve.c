@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 #include <x86intrin.h>
 
 #include "entropy.h"
@@ -11,6 +12,9 @@
 // turn: a guest may refill its ring for ever.
 #define TURN 64
 #define TURN_BYTES (64u << 20) // likewise: a few large requests take as long as many small ones
+
+#define SLOTS_PER_DEVICE (SERVE_SLOTS * 3 / 4)
+#define SLOTS_RESERVED (SERVE_SLOTS / 8)
 
 static uint64_t ticks(const struct server *server) {
   return server->ticks_per_ms ? __rdtsc() : monotonic_ns();
@@ -111,14 +115,19 @@ static bool take(struct server *server, struct device *device, uint32_t queue, u
   return true;
 }
 
-bool server_ready(const struct server *server) { return server->free_count > 0; }
+bool server_ready(const struct server *server, const struct device *device) {
+  uint32_t in_flight = 0;
+  if (!device->uring) return server->free_count > 0;
+  for (uint32_t i = 0; i < device->queue_count; i++) in_flight += device->queues[i].in_flight;
+  return server->free_count > SLOTS_RESERVED && in_flight < SLOTS_PER_DEVICE;
+}
 
 void server_serve(struct server *server, struct device *device, uint32_t queue, bool rang) {
   bool left = true;
   uint64_t bytes = 0;
   pthread_mutex_lock(&device->lock);
   // Without a slot nothing is asked for: a request taken out of its ring cannot go back.
-  if (server->free_count > 0) {
+  if (server_ready(server, device)) {
     uint32_t effects = rang ? device_notify(device, queue) : device_next(device, queue);
     for (unsigned served = 0;; served++) {
       device_interrupt(device, effects);
@@ -135,7 +144,7 @@ void server_serve(struct server *server, struct device *device, uint32_t queue, 
         }
         if (device->kind == ABI_KIND_VIRTIO_BLK) bytes += server->jobs[slot].request.length;
       }
-      if (served == TURN || bytes >= TURN_BYTES || server->free_count == 0) break;
+      if (served == TURN || bytes >= TURN_BYTES || !server_ready(server, device)) break;
       effects = device_next(device, queue);
     }
   }
@@ -147,7 +156,7 @@ void server_serve(struct server *server, struct device *device, uint32_t queue, 
 static struct request_result settle(struct job *job, int32_t outcome) {
   const struct disk *disk = &job->device->disk;
   struct request *request = &job->request;
-  bool again = outcome == -EAGAIN || outcome == -EINTR;
+  bool again = outcome == -EAGAIN || outcome == -EINTR || outcome == -ENOMEM;
   if (outcome < 0 && !again) return request_refused(ABI_RESULT_IOERR, -outcome);
   uint64_t moved = again ? 0 : (uint64_t)outcome;
   bool transfer = request->kind != ABI_REQUEST_KIND_BLK_FLUSH;
@@ -172,8 +181,15 @@ unsigned server_advance(struct server *server) {
   return taken;
 }
 
-void server_drain(struct server *server) {
+bool server_drain(struct server *server) {
+  const struct timespec soon = {.tv_nsec = 1000000};
   while (server->free_count < SERVE_SLOTS) {
-    if (server_advance(server) == 0 && uring_wait(&server->ring) != 0) return;
+    if (server_advance(server) > 0) continue;
+    if (server->refused) {
+      nanosleep(&soon, NULL); // what is in flight may not be in the kernel yet
+    } else if (uring_wait(&server->ring) != 0) {
+      return false;
+    }
   }
+  return true;
 }

@@ -37,11 +37,14 @@ void server_init(struct server *server, const struct guest_memory *memory, uint6
  */
 void server_serve(struct server *server, struct device *device, uint32_t queue, bool rang);
 
-/** Whether a request could be taken now: io_uring's slots are not all in use. */
-bool server_ready(const struct server *server);
+/**
+ * Whether a request of the device could be taken now. A disk that hangs may not hold all slots: one
+ * gets so many at most, and the last are for those that need theirs for a moment only.
+ */
+bool server_ready(const struct server *server, const struct device *device);
 
 /** Submits what server_serve() prepared and takes what is complete. Returns how many were. */
 unsigned server_advance(struct server *server);
 
-/** Waits until no request is in flight. */
-void server_drain(struct server *server);
+/** Waits until no request is in flight. False: io_uring does not say any more. */
+bool server_drain(struct server *server);
