@@ -155,8 +155,10 @@ bool console_stop(struct console *console, int patience_ms) {
     until.tv_sec++;
     until.tv_nsec -= 1000000000L;
   }
-  bool ended = patience_ms < 0 ? pthread_join(console->thread, NULL) == 0
-                               : pthread_clockjoin_np(console->thread, NULL, CLOCK_MONOTONIC, &until) == 0;
+  int error = patience_ms < 0
+                  ? pthread_join(console->thread, NULL)
+                  : pthread_clockjoin_np(console->thread, NULL, CLOCK_MONOTONIC, &until);
+  bool ended = error == 0;
   if (ended) console->started = false;
   return ended;
 }
