@@ -48,6 +48,7 @@ run_all() { # ROUNDS KIND PARAMETERS
   for _ in $(seq "$1"); do
     faraday "$2" "$3" > line
     echo "$2 faraday $(cat line)"
+    echo "node empty $(./stopwatch -- "$node" -e 0 < /dev/null)"
     echo "$2 cell $(cell "$2")"
     echo "$2 microvm $(microvm "$3")"
     if command -v lkvm > /dev/null; then echo "$2 kvmtool $(kvmtool "$3")"; fi
@@ -58,9 +59,6 @@ run_all() { # ROUNDS KIND PARAMETERS
 run_all 1 quiet quiet > /dev/null
 run_all "$quiet" quiet quiet
 run_all "$loud" loud ''
-for _ in 1 2 3 4 5; do
-  echo "node empty $(./stopwatch -- "$node" -e 0 < /dev/null)"
-done
 for report in reports/*; do
   echo "report $(basename "$report" .json) $(tr -d '\n' < "$report")"
 done

@@ -104,8 +104,8 @@ function breakDown({ samples, reports, node }: Measured): void {
       name,
       kinds.length === 2 ? kinds.map((kind) => middle(kind, pick)) : ['', middle('loud', pick)],
     );
-  row('Node, an empty script', () => emptyNode);
-  row('the program, the kernel, the image', (run) => run.composed - emptyNode);
+  row('Node, the program, composing', (run) => run.composed);
+  row('  an empty Node script, beside it', () => emptyNode);
   row('starting the cell', (run) => run.cellStarted - run.composed);
   row('loading guest memory', (run) => run.loaded - run.cellStarted);
   row('making the machine', (run) => run.created - run.loaded);
