@@ -1,9 +1,11 @@
 // From a checked configuration to a finished run: opens, composes, starts, reports.
+
 import { commandLine } from './boot/cmdline.ts';
 import { composeMachine, virtioSlots } from './boot/compose.ts';
 import type { MachineImage, VirtioDevice } from './boot/image.ts';
 import { DISK_SNIFF_BYTES, sniffFilesystem } from './boot/sniff.ts';
 import { cellProgram } from './cell-program.ts';
+import { nowMs } from './clock.ts';
 import type { RunConfig } from './config.ts';
 import { closeDisks, type OpenDisk, openDisks, readHead } from './disk.ts';
 import { runCell } from './engine/cell.ts';
@@ -86,7 +88,7 @@ async function prepare(config: RunConfig, disks: readonly OpenDisk[], log: Log):
   const image = await compose(config, disks);
   const memory = formatSize(config.memoryBytes);
   log('info', `starting ${config.kernel} (${image.entry}), ${memory}, engine ${config.engine}`);
-  return { image, composedMs: performance.now() };
+  return { image, composedMs: nowMs() };
 }
 
 async function openRecorder(config: RunConfig): Promise<Recorder | undefined> {
@@ -112,7 +114,7 @@ async function runV8(
       log,
       inputFd: STDIN,
       outputFd: STDOUT,
-      now: () => performance.now(),
+      now: nowMs,
       unixSeconds: () => Math.floor(Date.now() / 1000),
     });
     recorder?.finish();

@@ -1,6 +1,8 @@
 // The report of a cell (cell-protocol.ts, REPORT) as the result of a run. Checked like everything
 // a cell says: what is impossible is an internal error, what is merely untrue harms nobody.
+
 import type { DiskDevice, MachineImage } from '../boot/image.ts';
+import { nowMs } from '../clock.ts';
 import { INCIDENT_NAMES } from '../core.ts';
 import { describeExit } from '../exit-names.ts';
 import type { DiskReport, ExitCause, Histogram } from '../report.ts';
@@ -150,8 +152,8 @@ function crashState(report: ReportView): CrashState | null {
 /** Turns nanoseconds of CLOCK_MONOTONIC into milliseconds from the start of this process. */
 function processClock(): (nanoseconds: bigint) => number {
   const nowNanoseconds = process.hrtime.bigint();
-  const nowMs = performance.now();
-  return (nanoseconds) => nowMs - Number(nowNanoseconds - nanoseconds) / 1e6;
+  const hostMs = nowMs();
+  return (nanoseconds) => hostMs - Number(nowNanoseconds - nanoseconds) / 1e6;
 }
 
 /** Reads a report of REPORT_BYTES. Throws FaradayError('internal') for one that cannot be. */
@@ -177,7 +179,7 @@ export function toRunResult(view: DataView, image: MachineImage): RunResult {
       runningMs: phase(protocol.PHASE_RUNNING),
     },
     markerMs: phase(protocol.PHASE_MARKER),
-    endMs: phase(protocol.PHASE_ENDED) ?? performance.now(),
+    endMs: phase(protocol.PHASE_ENDED) ?? nowMs(),
     exits: Array.from({ length: protocol.EXIT_KIND_COUNT }, (_, kind) => {
       return report.count(protocol.REPORT_EXITS + 8 * kind);
     }),

@@ -1,6 +1,8 @@
 // The production engine: a cell, one process for each guest, spawned and then only listened to.
 // docs/design.md, 'Two engines, one module'. Nothing the cell says is trusted (cell-messages.ts).
+
 import type { MachineImage } from '../boot/image.ts';
+import { nowMs } from '../clock.ts';
 import { lockedDisk } from '../disk.ts';
 import { EXIT_HOST, EXIT_USAGE, FaradayError } from '../errors.ts';
 import { explainCall } from '../explain.ts';
@@ -60,7 +62,7 @@ function stoppedEarly(signal: string, image: MachineImage): RunResult {
   return {
     ...{ cause: 'signal', signal, detail: null, crash: null },
     phases: { cellStartedMs: null, loadedMs: null, createdMs: null, runningMs: null },
-    ...{ markerMs: null, endMs: performance.now() },
+    ...{ markerMs: null, endMs: nowMs() },
     ...{ exits: [], unclaimedExits: 0, devices: [], disks },
   };
 }
@@ -143,7 +145,7 @@ export class Cell {
       case 'started':
         return this.onStarted();
       case 'marker': {
-        const ms = performance.now().toFixed(0);
+        const ms = nowMs().toFixed(0);
         return this.options.log('info', `guest reached user space after ${ms} ms`);
       }
       case 'log':
