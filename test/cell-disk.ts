@@ -25,19 +25,24 @@ export const USED = 0x52000;
 export const DATA = 0x60000;
 const HEADER = 0x53000; // struct virtio_blk_req: a read of sector 0, or what `headerType` says
 const STATUS = 0x53100;
+const SEEN = 0x53200; // u32 for each of busyRings(): used so far
+const MORE_RINGS = 0x70000; // two pages for each ring of ringAt()
 export const QUEUE_SIZE = 256;
 export const HEADS = 128; // requests that a guest keeps going at once
+export const HEADS_MAX = QUEUE_SIZE - 2; // beside one descriptor of data and one of the status
 const SECTOR_BYTES = 512;
+const BLK_F_MQ = 1 << 12;
 
 interface QueuePlan {
   dataBytes?: number; // of one part
   parts?: number; // descriptors of data in a request, all of the same memory
   headerType?: number; // VIRTIO_BLK_T_*
+  heads?: number; // HEADS
 }
 
-/** Header, data and status for HEADS requests that share data and status. */
+/** Header, data and status for `heads` requests that share data and status. */
 export function queueSegments(plan: QueuePlan = {}): BytesSegment[] {
-  const { dataBytes = SECTOR_BYTES, parts = 1, headerType = 0 } = plan;
+  const { dataBytes = SECTOR_BYTES, parts = 1, headerType = 0, heads = HEADS } = plan;
   const table = Buffer.alloc(QUEUE_SIZE * 16);
   const set = (index: number, at: number, length: number, flags: number, next: number) => {
     table.writeBigUInt64LE(BigInt(at), index * 16);
@@ -45,13 +50,13 @@ export function queueSegments(plan: QueuePlan = {}): BytesSegment[] {
     table.writeUInt16LE(flags, index * 16 + 12);
     table.writeUInt16LE(next, index * 16 + 14);
   };
-  for (let head = 0; head < HEADS; head++) set(head, HEADER, 16, DESC_F_NEXT, HEADS);
+  for (let head = 0; head < heads; head++) set(head, HEADER, 16, DESC_F_NEXT, heads);
   const dataFlags = DESC_F_NEXT | (headerType === 0 ? DESC_F_WRITE : 0);
-  const end = HEADS + parts;
-  for (let part = HEADS; part < end; part++) set(part, DATA, dataBytes, dataFlags, part + 1);
+  const end = heads + parts;
+  for (let part = heads; part < end; part++) set(part, DATA, dataBytes, dataFlags, part + 1);
   set(end, STATUS, 1, DESC_F_WRITE, 0);
   const ring = Buffer.alloc(4 + QUEUE_SIZE * 2);
-  for (let i = 0; i < QUEUE_SIZE; i++) ring.writeUInt16LE(i % HEADS, 4 + 2 * i);
+  for (let i = 0; i < QUEUE_SIZE; i++) ring.writeUInt16LE(i % heads, 4 + 2 * i);
   const header = Buffer.alloc(16);
   header.writeUInt32LE(headerType, 0);
   return [
@@ -61,23 +66,56 @@ export function queueSegments(plan: QueuePlan = {}): BytesSegment[] {
   ];
 }
 
+/** A queue of a device, where its rings lie, and how many requests are on their way in it. */
+export interface Ring {
+  window: number;
+  queue: number;
+  queueSize: number;
+  descriptors: number;
+  available: number;
+  used: number;
+  depth: number;
+}
+
+const FIRST_RING: Ring = {
+  window: WINDOW,
+  queue: 0,
+  queueSize: QUEUE_SIZE,
+  descriptors: DESCRIPTORS,
+  available: AVAILABLE,
+  used: USED,
+  depth: HEADS,
+};
+
+/** A ring with memory of its own that shares the descriptors of queueSegments(). */
+export function ringAt(index: number, change: Partial<Ring>): Ring {
+  const available = MORE_RINGS + index * 0x2000;
+  return { ...FIRST_RING, available, used: available + 0x1000, ...change };
+}
+
 /** Resets the device at WINDOW and brings it up with queue 0 alone. */
-export function bringUp(code: Code): Code {
-  const write = (register: number, value: number) => code.store(WINDOW + register, value);
+export const bringUp = (code: Code): Code => bringUpRings(code, [FIRST_RING]);
+
+/** Resets the device of these rings and brings it up with them. */
+function bringUpRings(code: Code, rings: Ring[]): Code {
+  const { window } = rings[0]!;
+  const write = (register: number, value: number) => code.store(window + register, value);
   write(REG.Status, 0);
   write(REG.Status, ACKNOWLEDGE);
   write(REG.Status, ACKNOWLEDGE | DRIVER);
   write(REG.DriverFeaturesSel, 1);
   write(REG.DriverFeatures, 1); // VIRTIO_F_VERSION_1, bit 32
   write(REG.DriverFeaturesSel, 0);
-  write(REG.DriverFeatures, 0);
+  write(REG.DriverFeatures, rings.length > 1 ? BLK_F_MQ : 0);
   write(REG.Status, ACKNOWLEDGE | DRIVER | FEATURES_OK);
-  write(REG.QueueSel, 0);
-  write(REG.QueueNum, QUEUE_SIZE);
-  write(REG.QueueDescLow, DESCRIPTORS);
-  write(REG.QueueDriverLow, AVAILABLE);
-  write(REG.QueueDeviceLow, USED);
-  write(REG.QueueReady, 1);
+  for (const { queue, queueSize, descriptors, available, used } of rings) {
+    write(REG.QueueSel, queue);
+    write(REG.QueueNum, queueSize);
+    write(REG.QueueDescLow, descriptors);
+    write(REG.QueueDriverLow, available);
+    write(REG.QueueDeviceLow, used);
+    write(REG.QueueReady, 1);
+  }
   return write(REG.Status, RUNNING);
 }
 
@@ -107,6 +145,49 @@ export function keepGoing(code: Code): Code {
   code.raw(0x66, 0x89, 0x04, 0x4d, ...le(AVAILABLE + 4, 4)); // mov [ring + 2 * ecx], ax
   code.raw(0x66, 0xff, 0x05, ...le(AVAILABLE + 2, 4)); // inc word [available index]
   return code.raw(0x66, 0x43).jump('keep'); // inc bx
+}
+
+/** Gives back what a ring has used, all of it, and rings where there was any. */
+function giveBack(code: Code, ring: Ring, seen: number): Code {
+  const name = `ring at ${ring.available}`;
+  const mask = ring.queueSize - 1;
+  code.raw(0x31, 0xdb); // xor ebx, ebx: nothing yet
+  code.label(name).raw(0x66, 0xa1, ...le(ring.used + 2, 4)); // mov ax, [used index]
+  code.raw(0x66, 0x3b, 0x05, ...le(seen, 4)).jumpIfZero(`${name}, all`); // cmp ax, [seen]
+  code.raw(0x0f, 0xb6, 0x0d, ...le(seen, 4), 0x81, 0xe1, ...le(mask, 4)); // ecx: its place
+  code.raw(0x8b, 0x04, 0xcd, ...le(ring.used + 4, 4)); // mov eax, [used ring + 8 * ecx]
+  code.raw(0x0f, 0xb6, 0x0d, ...le(ring.available + 2, 4), 0x81, 0xe1, ...le(mask, 4));
+  code.raw(0x66, 0x89, 0x04, 0x4d, ...le(ring.available + 4, 4)); // mov [ring + 2 * ecx], ax
+  code.raw(0x66, 0xff, 0x05, ...le(ring.available + 2, 4)); // inc word [available index]
+  code.raw(0xff, 0x05, ...le(seen, 4), 0xb3, 1).jump(name); // inc dword [seen]; mov bl, 1
+  code.label(`${name}, all`).raw(0x84, 0xdb).jumpIfZero(`${name}, none`); // test bl, bl
+  code.store(ring.window + REG.QueueNotify, ring.queue);
+  return code.label(`${name}, none`);
+}
+
+/**
+ * Brings all these rings' devices up, fills each with `depth` requests and keeps them so, until the
+ * ones in `awaited` have each had `count` back.
+ */
+export function busyRings(code: Code, rings: Ring[], awaited: Ring[], count: number): Code {
+  const seen = (ring: Ring) => SEEN + 4 * rings.indexOf(ring);
+  for (const window of new Set(rings.map((ring) => ring.window))) {
+    const own = rings.filter((ring) => ring.window === window);
+    bringUpRings(code, own);
+  }
+  for (const { window, queue, available, depth } of rings) {
+    for (let i = 0; i < depth; i++) code.store16(available + 4 + 2 * i, i);
+    code.store16(available + 2, depth).store(window + REG.QueueNotify, queue);
+  }
+  code.label('round');
+  for (const ring of rings) giveBack(code, ring, seen(ring));
+  for (const ring of awaited) {
+    code
+      .load(seen(ring))
+      .raw(0x3d, ...le(count, 4))
+      .jumpIfBelow('round'); // cmp eax, imm32
+  }
+  return code;
 }
 
 export interface TestDisk {

@@ -1,13 +1,27 @@
 // A host that refuses what a cell needs, and disks that are not what they were: one line and the
 // right exit code, or the fall-back that the documentation promises.
 import { spawnSync } from 'node:child_process';
-import { chmodSync, closeSync, openSync, readFileSync, renameSync, truncateSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  copyFileSync,
+  cpSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { cellProgram } from '../host/cell-program.ts';
 import * as protocol from '../host/engine/cell-protocol.ts';
-import { awaitUsed, bringUp, offer, queueSegments, testDisk } from './cell-disk.ts';
+import { awaitUsed, bringUp, offer, queueSegments, testDisk, WINDOW } from './cell-disk.ts';
 import {
   bareImage,
   cellTest,
@@ -16,11 +30,13 @@ import {
   runFolder,
   runSpawned,
   scratch,
+  scratchPath,
   startFolder,
   startSpawned,
 } from './cell-guest.ts';
 import type { Code } from './machine-code.ts';
 import { diskDevice } from './machine-image.ts';
+import { IDLE_FOR_EVER, tinyKernel } from './tiny-kernel.ts';
 
 const LIMITS = new URL('./cell-limits.py', import.meta.url).pathname;
 const ONE_LINE = /^faraday-cell: [\x20-\x7e]+\n$/;
@@ -88,13 +104,48 @@ cellTest('threads that cannot start are one failure and 3', async () => {
   const image = bareImage((code) => code.startOthers(['other', 'other']).label('other').idle(), {
     cpuCount: 3,
   });
-  for (const tasks of [1, 2, 3]) {
-    const ended = await runSpawned(image, under(`tasks=${tasks}`));
+  const plans = [1, 2, 3].flatMap((tasks) => [[], ['--detached']].map((args) => ({ tasks, args })));
+  for (const { tasks, args } of plans) {
+    const cell = startSpawned(image, { ...under(`tasks=${tasks}`), args });
+    const ended = await cell.ended();
+    const told = cell.messages.map((message) => message.type);
+    assert.equal(told, ['failed'], `${tasks} tasks: it has not started before`);
     assert.is(ended.signal, null);
     assert.is(ended.status, 3, `${tasks} tasks`);
     assert.is(ended.failure?.call, 'pthread_create');
     assert.is(ended.failure?.errno, 'EAGAIN');
     assert.is(ended.failure?.exitCode, 3);
+  }
+});
+
+cellTest('--detach says that it failed where threads cannot start, and is 3', async () => {
+  chmodSync(scratch, 0o755);
+  // Faraday as it is installed, but for the limits around its cell.
+  const root = new URL('..', import.meta.url).pathname;
+  const installed = scratchPath('installed');
+  mkdirSync(join(installed, 'build'), { recursive: true });
+  for (const name of ['bin', 'package.json']) {
+    cpSync(join(root, name), join(installed, name), { recursive: true });
+  }
+  for (const name of readdirSync(join(root, 'build'))) {
+    symlinkSync(join(root, 'build', name), join(installed, 'build', name));
+  }
+  const cell = join(installed, 'build/faraday-cell');
+  const kernel = scratchPath('kernel');
+  writeFileSync(kernel, tinyKernel(IDLE_FOR_EVER));
+  const words = [join(installed, 'bin/faraday.js'), 'run', '--kernel', kernel, '--detach'];
+  const faraday = () =>
+    spawnSync(process.execPath, [...words, '--cpus', '2'], {
+      encoding: 'latin1',
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+  for (const tasks of [1, 2, 3]) {
+    rmSync(cell, { force: true });
+    const command = `exec /usr/bin/python3 '${LIMITS}' tasks=${tasks} -- '${cellProgram()}' "$@"`;
+    writeFileSync(cell, `#!/bin/sh\n${command}\n`, { mode: 0o755 });
+    const { status, stderr } = faraday();
+    assert.is(status, 3, `${tasks} tasks: ${stderr}`);
+    assert.match(stderr, /^faraday: [^\n]*pthread_create[^\n]*\n$/);
   }
 });
 
@@ -160,6 +211,7 @@ cellTest("a descriptor with other rights than the disk's is refused", async () =
   for (const [mode, readOnly] of [
     ['r', false],
     ['r+', true],
+    ['a+', false], // it would write at the end, whatever the offset
   ] as const) {
     const fd = openSync(disk.path, mode);
     const image = bareImage(hello, { virtio: [{ ...disk.device, fd, readOnly }] });
@@ -202,6 +254,53 @@ cellTest('by hand a disk may be another file, or a descriptor that is open alrea
   assert.is(spawnSync('bash', words, { encoding: 'latin1' }).status, 0);
   const wrong = { args: ['--disk', 'rootfs=fd:77'] };
   assertDiskRefused(await runFolder(folder, wrong), 'disk', /EBADF.*fd:77/);
+});
+
+cellTest('descriptors that cannot be disks are one line and 2', async () => {
+  const disk = testDisk();
+  disk.close();
+  const second = { ...disk.device, id: 'data', slot: { address: WINDOW + 0x1000, pin: 6 } };
+  const folder = composeFolder(bareImage(hello, { virtio: [disk.device, second] }));
+  const other = join(scratch, 'second-disk');
+  copyFileSync(disk.path, other);
+  const files = [openSync(disk.path, 'r+'), openSync(disk.path, 'r+'), openSync(other, 'r+')];
+  files.push(openSync(other, 'a+')); // 3 and 4: the same file; 5: another; 6: it appends
+  const start = (root: string, data: string) =>
+    spawnSync(cellProgram(), [folder, '--disk', `rootfs=${root}`, '--disk', `data=${data}`], {
+      encoding: 'latin1',
+      stdio: ['ignore', 'pipe', 'pipe', ...files],
+    });
+  const good = start('fd:3', 'fd:5');
+  assert.equal([good.status, good.stdout, good.stderr], [0, 'hello', '']);
+  const number = /disk \(EBADF\): .* names no descriptor past 2 that is open$/m;
+  const wrong: [root: string, data: string, about: RegExp][] = [
+    ['fd:3', 'fd:3', /data: is given twice$/m],
+    ['fd:3', 'fd:4', /data: is given twice$/m],
+    ['fd:3', disk.path, /data: is given twice$/m],
+    ['fd:3', 'fd:6', /data: its descriptor has other rights/],
+    ['fd:7', 'fd:5', number], // what the cell itself would open next
+  ];
+  for (const text of [
+    '7x',
+    '3x',
+    '2',
+    '0',
+    '77',
+    '',
+    '-3',
+    '+3',
+    ' 3',
+    '4294967299',
+    '9'.repeat(30),
+  ])
+    wrong.push([`fd:${text}`, 'fd:5', number]);
+  for (const [root, data, about] of wrong) {
+    const { status, stdout, stderr } = start(root, data);
+    assert.equal([status, stdout], [2, ''], `${root} ${data}: ${stderr}`);
+    assert.match(stderr, ONE_LINE);
+    assert.match(stderr, about);
+  }
+  for (const fd of files) closeSync(fd);
 });
 
 cellTest('a disk in use is refused, two readers share one, a dead cell keeps no lock', async () => {

@@ -140,6 +140,19 @@ for (const [name, number] of SIGNALS) {
   });
 }
 
+cellTest('by hand under nohup, the end of the session is not the end of the guest', async () => {
+  const folder = composeFolder(
+    bareImage((code) => code.say('up').label('echo').receiveAl().sendAl().jump('echo')),
+  );
+  const cell = startFolder(folder, { wrap: ['/usr/bin/nohup'], input: 'pipe' });
+  await cell.untilSaid('up');
+  cell.child.kill('SIGHUP');
+  cell.input.write('still');
+  await cell.untilSaid('still');
+  cell.child.kill('SIGTERM');
+  assert.is((await cell.ended()).status, 143);
+});
+
 cellTest('a signal which comes before the guest starts is not lost', async () => {
   for (let i = 0; i < 10; i++) {
     const cell = startSpawned(bareImage(spin));

@@ -3,23 +3,28 @@
 import { truncateSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import type { VirtioDevice } from '../host/boot/image.ts';
 import * as protocol from '../host/engine/cell-protocol.ts';
 import { le } from './bare-metal.ts';
 import {
   awaitUsed,
   bringUp,
+  busyRings,
   DATA,
   HEADS,
+  HEADS_MAX,
   keepGoing,
   offer,
   queueSegments,
+  type Ring,
   ring,
+  ringAt,
   testDisk,
   USED,
   WINDOW,
 } from './cell-disk.ts';
 import { bareImage, causeOf, cellTest, type Ended, startSpawned } from './cell-guest.ts';
-import { REG } from './driver.ts';
+import { DESC_F_WRITE, REG } from './driver.ts';
 import { COM1, type Code } from './machine-code.ts';
 
 const MIB = 2 ** 20;
@@ -172,6 +177,59 @@ for (const [engine, ioUring] of ENGINES) {
     const queue = { dataBytes: 8 * MIB, parts: 126 };
     const sizes = { memoryBytes: 16 * MIB, capacityBytes: 1024 * MIB };
     await assertServed({ wild, ioUring, queue, ...sizes });
+  });
+}
+
+// --- More work than io_uring has slots ----------------------------------------------------------
+
+const BACK = 50; // requests that a quiet queue must have back beside the busy ones
+const OTHER_WINDOW = WINDOW + 0x1000;
+const RNG_WINDOW = WINDOW + 0x2000;
+const RNG_DESCRIPTORS = 0x54000;
+const WRITE = 1; // VIRTIO_BLK_T_OUT: unlike a read from memory, it stays in flight for a while
+
+/** A queue of the disk at WINDOW that is full for ever. */
+const busyQueue = (queue: number) => ringAt(queue, { queue, depth: HEADS_MAX });
+
+async function assertAllGoOn(rings: Ring[], quiet: Ring[], virtio: VirtioDevice[]): Promise<void> {
+  const entropy = Buffer.alloc(16); // one descriptor: 512 bytes to be filled
+  entropy.writeUInt32LE(DATA + 0x1000, 0);
+  entropy.writeUInt32LE(512, 8);
+  entropy.writeUInt16LE(DESC_F_WRITE, 12);
+  const segments = [
+    ...queueSegments({ dataBytes: 4096, heads: HEADS_MAX, headerType: WRITE }),
+    { name: 'entropy', address: RNG_DESCRIPTORS, bytes: entropy },
+  ];
+  const image = bareImage((code) => busyRings(code, rings, quiet, BACK).say('all').powerOff(), {
+    virtio,
+    segments,
+  });
+  const ended = await startSpawned(image).ended();
+  assert.is(ended.status, 0);
+  assert.is(ended.output.toString(), 'all');
+}
+
+cellTest('two full queues of a disk by io_uring leave the third its turn', async () => {
+  const disk = testDisk({ ioUring: true, queueCount: 3 });
+  const quiet = ringAt(2, { queue: 2, depth: 1 });
+  await assertAllGoOn([busyQueue(0), busyQueue(1), quiet], [quiet], [disk.device]);
+  disk.close();
+});
+
+for (const [engine, ioUring] of ENGINES) {
+  cellTest(`beside a full disk by io_uring, one by ${engine} and an rng go on`, async () => {
+    const busy = testDisk({ ioUring: true, queueCount: 2 });
+    const slot = { address: OTHER_WINDOW, pin: 6 };
+    const other = testDisk({ ioUring, slot, id: 'other' });
+    const rng = { kind: 'virtio-rng' as const, slot: { address: RNG_WINDOW, pin: 7 } };
+    const quiet = [
+      ringAt(2, { window: OTHER_WINDOW, depth: 1 }),
+      ringAt(3, { window: RNG_WINDOW, queueSize: 64, descriptors: RNG_DESCRIPTORS, depth: 1 }),
+    ];
+    const rings = [busyQueue(0), busyQueue(1), ...quiet];
+    await assertAllGoOn(rings, quiet, [busy.device, other.device, rng]);
+    busy.close();
+    other.close();
   });
 }
 

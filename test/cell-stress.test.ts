@@ -15,7 +15,7 @@ import {
   startSpawned,
   within,
 } from './cell-guest.ts';
-import { COM1, type Code } from './machine-code.ts';
+import { COM1, type Code, POWER_OFF_PORT } from './machine-code.ts';
 import { randomFrom } from './random.ts';
 
 const SEED = 20;
@@ -26,6 +26,9 @@ const COUNTERS = 0x40000;
 const PROCESSES = 30;
 const CYCLES = 10;
 const QUICK_STARTS = 200;
+const ENDS = 20;
+const BREATH = 20_000; // pauses, each with its resume, that are asked for at once
+const UNUSED_PORT = 0x80;
 const LETTERS = ['A', 'B', 'C', 'D'];
 
 /** What each vCPU does without end: ports, a window, memory, and its letter on the console. */
@@ -126,6 +129,27 @@ cellTest('commands in one breath are all obeyed, in their order', async () => {
   assert.equal(told, Array.from({ length: times }, () => ['paused', 'resumed']).flat());
   await assertMoving(cell);
   assert.is((await cell.stop()).status, 143);
+});
+
+cellTest(`${ENDS} guests that power off do nothing more, however often resumed`, async () => {
+  const image = bareImage((code) => {
+    code.raw(0xb9, 0, 4, 0, 0); // mov ecx: a while in which commands pile up
+    code.label('wait').out(UNUSED_PORT, 0).raw(0x49).jumpIfNotZero('wait'); // dec ecx
+    code.out(POWER_OFF_PORT, 0x34).label('more').out(COM1, 0x5a).jump('more');
+  });
+  const commands = Buffer.alloc(2 * BREATH * protocol.COMMAND_BYTES);
+  for (let i = 0; i < 2 * BREATH; i++) {
+    const type = i % 2 === 0 ? protocol.COMMAND_PAUSE : protocol.COMMAND_RESUME;
+    commands.writeUInt32LE(type, i * protocol.COMMAND_BYTES);
+  }
+  for (let i = 0; i < ENDS; i++) {
+    const cell = startSpawned(image);
+    cell.control.write(commands);
+    const ended = await cell.ended();
+    assert.is(ended.status, 0);
+    assert.is(causeOf(ended), protocol.CAUSE_POWER_OFF);
+    assert.is(ended.output.length, 0, `run ${i}`);
+  }
 });
 
 cellTest(`${QUICK_STARTS} guests are stopped at any moment of their start`, async () => {

@@ -1,10 +1,12 @@
 # Runs a command on a pseudo-terminal: cell-terminal.py STEPS COMMAND... where STEPS are separated by commas:
 #   see:TEXT        reads until the text has come
-#   type:KEYS       types them ('^A' is Ctrl-A, one key at a time)
+#   type:KEYS       types them ('^A' is Ctrl-A, as are '^C' and '^\'; one key at a time)
 #   deaf            reads nothing any more, and waits until the terminal is full
 #   hear            reads again
 #   kill:SIGNAL     sends it to the command
 #   cell:SIGNAL     sends it to the command's child, the cell
+#   over            waits until the guest is: its vCPUs are gone
+# With 'piped' as the first step, standard output is a pipe that is full and that nobody reads.
 # Then waits for the end of the command and of its child, and prints what was seen and how terminal
 # and command are.
 import os
@@ -27,6 +29,29 @@ def cell_of(pid):
         return int(children.read().split()[0])
 
 
+def threads_of(pid):
+    folder = "/proc/%d/task" % pid
+    names = []
+    for tid in os.listdir(folder):
+        try:
+            with open("%s/%s/comm" % (folder, tid)) as name:
+                names.append(name.read().strip())
+        except OSError:
+            pass  # it ended in between
+    return names
+
+
+def full_pipe():
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    try:
+        while True:
+            os.write(writer, b"." * 4096)
+    except BlockingIOError:
+        os.set_blocking(writer, True)
+    return reader, writer
+
+
 def runs(pid):
     try:
         with open("/proc/%d/stat" % pid) as stat:
@@ -36,7 +61,9 @@ def runs(pid):
 
 
 class Terminal:
-    def __init__(self, command):
+    def __init__(self, command, piped):
+        # The reader's end stays open here, so that nothing is ever written and nothing fails.
+        self.reader, output = full_pipe() if piped else (None, None)
         self.master, self.slave = pty.openpty()
         self.before = termios.tcgetattr(self.slave)
         self.seen, self.raw, self.deaf = b"", None, False
@@ -45,7 +72,7 @@ class Terminal:
         if self.pid == 0:
             os.setsid()
             for fd in (0, 1, 2):
-                os.dup2(self.slave, fd)
+                os.dup2(output if piped and fd == 1 else self.slave, fd)
             os.execv(command[0], command)
         self.child = None
 
@@ -64,7 +91,9 @@ class Terminal:
             self.child = cell_of(self.pid)
 
     def type(self, keys):
-        for key in keys.replace("^A", "\x01"):
+        for name, key in (("^A", "\x01"), ("^C", "\x03"), ("^\\", "\x1c")):
+            keys = keys.replace(name, key)
+        for key in keys:
             os.write(self.master, key.encode("latin1"))
             time.sleep(0.05)
 
@@ -72,12 +101,24 @@ class Terminal:
         self.deaf = True
         time.sleep(0.7)
 
+    def over(self):
+        ran = False
+        while not self.late():
+            vcpus = any(name.startswith("vcpu") for name in threads_of(self.pid))
+            if ran and not vcpus:
+                break
+            ran = ran or is_raw(self.slave)
+            time.sleep(0.02)
+        self.raw = is_raw(self.slave)
+
     def step(self, step):
         word, _, rest = step.partition(":")
         if word == "see":
             self.see(rest)
         elif word == "type":
             self.type(rest)
+        elif word == "over":
+            self.over()
         elif word == "deaf":
             self.full()
         elif word == "hear":
@@ -112,8 +153,9 @@ class Terminal:
 
 
 def main():
-    terminal = Terminal(sys.argv[2:])
-    for step in sys.argv[1].split(","):
+    steps = sys.argv[1].split(",")
+    terminal = Terminal(sys.argv[2:], steps[0] == "piped")
+    for step in steps:
         terminal.step(step)
     terminal.end()
 

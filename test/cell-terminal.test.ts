@@ -27,11 +27,17 @@ import {
 
 const FARADAY = new URL('../bin/faraday.js', import.meta.url).pathname;
 const PLAYER = new URL('./cell-terminal.py', import.meta.url).pathname;
+const BACKGROUND = new URL('./in-background.py', import.meta.url).pathname;
 
 /** What the terminal showed, and 'status=... raw=... restored=... alive=...'. */
 async function play(steps: string, command: string[]): Promise<string> {
+  return await run('python3', [PLAYER, steps, ...command]);
+}
+
+/** All that a program prints. */
+async function run(program: string, words: string[]): Promise<string> {
   const env = { ...process.env, XDG_DATA_HOME: scratch, XDG_CACHE_HOME: scratch };
-  const child = spawn('python3', [PLAYER, steps, ...command], { env });
+  const child = spawn(program, words, { env });
   let text = '';
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('latin1').on('data', (chunk: string) => {
@@ -39,7 +45,7 @@ async function play(steps: string, command: string[]): Promise<string> {
     });
   }
   const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
-  await within(ended, `the terminal's player: ${steps}`, 2 * LIMIT_MS);
+  await within(ended, `the player: ${words.join(' ')}`, 2 * LIMIT_MS);
   return text;
 }
 
@@ -88,6 +94,34 @@ for (const [what, steps, write, instructions] of STATES) {
     }
   });
 }
+
+cellTest('Ctrl-A x leaves a guest that is over but whose output nobody reads', async () => {
+  const text = await byHand('piped,over,type:^C^\\^Ax', (code) => {
+    for (let i = 0; i < 50; i++) code.say('many last words ');
+    code.powerOff();
+  });
+  assert.match(text, /status=0 raw=True restored=True alive=False\n$/);
+});
+
+cellTest('a cell by hand that is hit by a fault leaves the terminal as it was', async () => {
+  for (const [signal, number] of [
+    ['SIGSEGV', 11],
+    ['SIGBUS', 7],
+  ] as const) {
+    for (const [, steps, write] of STATES) {
+      const text = await byHand(`${steps},kill:${signal}`, write);
+      assert.match(text, `status=-${number} raw=True restored=True alive=False\n`, steps);
+    }
+  }
+});
+
+cellTest('a cell by hand that goes on in the background is not stopped by typing', async () => {
+  const command = [cellProgram(), composeFolder(bareImage(idle))];
+  const text = await run('python3', [BACKGROUND, '--stay', ...command]);
+  assert.match(text, /^stopped=True raw-behind-the-shell=False raw=False\n/m);
+  assert.match(text, /^typed: stopped=False\n/m);
+  assert.match(text, /^status=143 restored=True\n$/m);
+});
 
 cellTest('Ctrl-A Ctrl-A sends one, any other key after it goes through with it', async () => {
   const echo = (code: Code) => {

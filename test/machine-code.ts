@@ -60,6 +60,11 @@ export class Code {
     return this.raw(0x0f, 0x85).gap(name, true);
   }
 
+  /** After an unsigned comparison. */
+  jumpIfBelow(name: string): this {
+    return this.raw(0x0f, 0x82).gap(name, true);
+  }
+
   /** mov eax, the address of a label */
   addressToEax(name: string): this {
     return this.raw(0xb8).gap(name, false);
