@@ -50,7 +50,6 @@ async function compose(config: RunConfig, disks: readonly OpenDisk[]): Promise<M
   });
   return composeMachine({
     kernelPath: kernel.vmlinuxPath,
-    kernelStable: kernel.stable,
     initrd: kernel.initrd,
     cmdline,
     memoryBytes: config.memoryBytes,

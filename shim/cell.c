@@ -124,7 +124,7 @@ static void take_signals(const struct options *options) {
   sigprocmask(SIG_BLOCK, &blocked, NULL);
   signal(SIGPIPE, SIG_IGN);
   sigaction(SIGUSR2, &death, NULL);
-  sigaction(SIGBUS, &fault, NULL); // a mapped file that was cut short
+  sigaction(SIGBUS, &fault, NULL);
   sigaction(SIGSEGV, &fault, NULL);
   if (options->spawned && !options->detached) prctl(PR_SET_PDEATHSIG, SIGUSR2);
 }

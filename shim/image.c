@@ -119,9 +119,7 @@ static int check_segment(const struct image *image, unsigned index, struct failu
   if (segment->file > header->file_count) {
     return refuse(failure, "file of a segment", segment->file);
   }
-  if (segment->flags & ~IMAGE_SEGMENT_FLAG_STABLE) {
-    return refuse(failure, "flags of a segment", segment->flags);
-  }
+  if (segment->reserved) return refuse(failure, "reserved field of a segment", segment->reserved);
   uint64_t end = segment->offset + segment->length;
   bool inside = segment->offset >= IMAGE_PAYLOAD && end <= header->file_bytes;
   if (end < segment->offset || end > INT64_MAX || (segment->file == 0 && !inside)) {
@@ -257,15 +255,10 @@ int image_read(struct image *image, int fd, unsigned files_max, struct failure *
 
 int image_load(const struct image *image, const struct guest_memory *memory, const int *files,
                struct failure *failure) {
-  // Pages of the pool cannot be replaced piecemeal, and what is to be there from the start is read.
-  bool may_map = image->header.huge_pages != IMAGE_HUGE_PAGES_2M &&
-                 !(image->header.flags & IMAGE_FLAG_PREFAULT);
   for (unsigned i = 0; i < image->header.segment_count; i++) {
     const struct image_segment *segment = &image->header.segments[i];
-    bool stable = may_map && segment->flags & IMAGE_SEGMENT_FLAG_STABLE;
-    if ((stable ? memory_map_file : memory_load_file)(memory, files[segment->file],
-                                                      segment->offset, segment->length,
-                                                      segment->address, failure)) {
+    if (memory_load_file(memory, files[segment->file], segment->offset, segment->length,
+                         segment->address, failure)) {
       return -1;
     }
   }

@@ -13,7 +13,7 @@
 
 struct image_segment {
   uint64_t address, length, offset;
-  uint32_t file, flags;
+  uint32_t file, reserved;
 };
 
 struct image_device {

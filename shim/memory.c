@@ -1,10 +1,9 @@
-// Guest RAM. Calls mmap, madvise, munmap, fstat, pread.
+// Guest RAM. Calls mmap, madvise, munmap, pread.
 #include "memory.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "abi.h"
@@ -142,27 +141,4 @@ int memory_load_file(const struct guest_memory *memory, int fd, uint64_t offset,
     length -= (uint64_t)count;
   }
   return 0;
-}
-
-int memory_map_file(const struct guest_memory *memory, int fd, uint64_t offset, uint64_t length,
-                    uint64_t address, struct failure *failure) {
-  uint64_t whole = length - length % PAGE_BYTES;
-  uint8_t *target = memory_at(memory, address, length);
-  struct stat stats;
-  if (target && address % PAGE_BYTES == 0 && offset % PAGE_BYTES == 0 && whole > 0) {
-    // A page behind the file's end would be a bus error at its first use.
-    if (fstat(fd, &stats)) return fail_errno(failure, "fstat");
-    if ((uint64_t)stats.st_size < offset + length) {
-      return fail(failure, EIO, "loadFile", "the file ends before %llu bytes",
-                  (unsigned long long)(offset + length));
-    }
-    void *mapped = mmap(target, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd,
-                        (off_t)offset);
-    if (mapped == MAP_FAILED) return fail_errno(failure, "mmap");
-    madvise(mapped, whole, MADV_DONTDUMP);
-    offset += whole;
-    address += whole;
-    length -= whole;
-  }
-  return memory_load_file(memory, fd, offset, length, address, failure);
 }

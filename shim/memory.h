@@ -65,13 +65,6 @@ int memory_load_bytes(const struct guest_memory *memory, const void *bytes, uint
 int memory_load_file(const struct guest_memory *memory, int fd, uint64_t offset, uint64_t length,
                      uint64_t address, struct failure *failure);
 
-/**
- * The same for a file that never changes in place: its whole pages are mapped, private to this
- * guest, so that only what is used is read, and only what is written is copied.
- */
-int memory_map_file(const struct guest_memory *memory, int fd, uint64_t offset, uint64_t length,
-                    uint64_t address, struct failure *failure);
-
 #ifdef __cplusplus
 }
 #endif

@@ -83,12 +83,11 @@ cellTest('--prefault takes all of the memory at the start, without it none is ta
   }
 });
 
-// What a composed image has is replaced as a whole: it may be mapped instead of being read.
 const KERNEL = 2 * MIB;
 const KERNEL_BYTES = 3 * MIB + 4096; // no multiple of 2 MiB
 
-/** A folder whose guest has a mapped kernel and says its first and last byte. */
-function composeMapped(hugePages: HugePages, prefault: boolean): string {
+/** A folder whose guest has a kernel and says its first and last byte. */
+function composeKernel(hugePages: HugePages, prefault: boolean): string {
   const bytes = Buffer.alloc(KERNEL_BYTES, 'x');
   bytes.write('first');
   bytes.write('l', KERNEL_BYTES - 1);
@@ -102,7 +101,7 @@ function composeMapped(hugePages: HugePages, prefault: boolean): string {
   return composeFolder(image);
 }
 
-async function assertMapped(folder: string, field: string, expected: number): Promise<void> {
+async function assertLoaded(folder: string, field: string, expected: number): Promise<void> {
   const cell = startFolder(folder);
   await cell.untilSaid('fl');
   assert.is(guestMapping(cell.child.pid!, field), expected);
@@ -111,7 +110,7 @@ async function assertMapped(folder: string, field: string, expected: number): Pr
 }
 
 cellTest('--prefault takes all of the memory, that of a kernel in the image too', async () => {
-  await assertMapped(composeMapped('off', true), 'Rss', MEMORY_BYTES / 1024);
+  await assertLoaded(composeKernel('off', true), 'Rss', MEMORY_BYTES / 1024);
 });
 
 const policy = /\[(\w+)\]/.exec(readFileSync(POLICY, 'utf8'))?.[1];
@@ -162,7 +161,7 @@ if (noPool) {
 } else {
   cellTest('a kernel of odd length is loaded into the pool of huge pages', async () => {
     for (const prefault of [false, true]) {
-      await assertMapped(composeMapped('2M', prefault), 'KernelPageSize', 2048);
+      await assertLoaded(composeKernel('2M', prefault), 'KernelPageSize', 2048);
     }
   });
 

@@ -21,7 +21,6 @@ import { pvhRegisters, pvhSegments } from './pvh.ts';
 
 export interface ComposeConfig {
   kernelPath: string; // an ELF vmlinux; see host/kernel/resolve.ts for everything else
-  kernelStable?: boolean; // it is a file of Faraday's own, never changed in place
   initrd?: Uint8Array | string; // bytes, or the path of a file
   cmdline: string; // complete but for the devices; see cmdline.ts
   memoryBytes: number;
@@ -77,7 +76,7 @@ export function composeMachine(config: ComposeConfig): MachineImage {
     commandLineSegment(cmdline),
     mpTableSegment(cpuCount),
     acpiSegment(cpuCount, slots),
-    ...kernelSegments(kernel, config.kernelStable),
+    ...kernelSegments(kernel),
   ];
   if (initrd) segments.push(initrd.segment);
   const registers = pvh ? pvhRegisters(kernel.pvhEntry!) : linux64Registers(kernel.linux64Entry);

@@ -253,11 +253,10 @@ export function chooseEntry(kernel: ElfKernel, asked: 'auto' | EntryMode): Entry
 }
 
 /** The kernel as segments of a machine image; what they leave out is zero in fresh guest RAM. */
-export function kernelSegments(kernel: ElfKernel, stable = false): FileSegment[] {
+export function kernelSegments(kernel: ElfKernel): FileSegment[] {
   return kernel.segments
     .filter(({ fileBytes }) => fileBytes > 0)
     .map(({ address, fileOffset, fileBytes }) => {
-      const place = { path: kernel.path, fileOffset, lengthBytes: fileBytes };
-      return { name: 'kernel', address, ...place, stable };
+      return { name: 'kernel', address, path: kernel.path, fileOffset, lengthBytes: fileBytes };
     });
 }

@@ -98,11 +98,8 @@ class Encoder {
     if (!('bytes' in segment) && !this.inside) {
       this.u64(at + format.SEGMENT_OFFSET, segment.fileOffset);
       this.u32(at + format.SEGMENT_FILE, this.file(segment.path, { path: segment.path }));
-      if (segment.stable) this.u32(at + format.SEGMENT_FLAGS, format.SEGMENT_FLAG_STABLE);
       return;
     }
-    // A composed image is replaced as a whole, never changed.
-    if (this.inside) this.u32(at + format.SEGMENT_FLAGS, format.SEGMENT_FLAG_STABLE);
     const offset = this.place(lengthOf(segment));
     this.u64(at + format.SEGMENT_OFFSET, offset);
     if ('bytes' in segment) this.pieces.push({ offset, bytes: segment.bytes });

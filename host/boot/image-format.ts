@@ -56,9 +56,6 @@ export const SEGMENT_ADDRESS = 0; // u64, guest-physical
 export const SEGMENT_LENGTH = 8; // u64, bytes, not 0
 export const SEGMENT_OFFSET = 16; // u64, in its file
 export const SEGMENT_FILE = 24; // u32: 0 the image itself, n the n-th descriptor passed
-export const SEGMENT_FLAGS = 28; // u32, SEGMENT_FLAG_*
-
-export const SEGMENT_FLAG_STABLE = 1; // its file never changes in place: it may be mapped
 
 // --- Virtio devices -----------------------------------------------------------------------------
 

@@ -15,7 +15,6 @@ export interface FileSegment {
   path: string;
   fileOffset: number;
   lengthBytes: number;
-  stable?: boolean; // the file is replaced and never changed in place: it may be mapped
 }
 
 export type Segment = BytesSegment | FileSegment;

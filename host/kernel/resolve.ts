@@ -8,7 +8,6 @@ import { type KernelTraits, needsNoModules } from './traits.ts';
 
 export interface ResolvedKernel {
   vmlinuxPath: string; // an ELF file, ready for composeMachine()
-  stable: boolean; // it lies in the store or the cache, where files are never changed in place
   initramfsPath?: string; // stored kernels only: the boot initramfs with its modules
   version?: string;
   acpi: boolean; // composeMachine() wants to know
@@ -18,7 +17,7 @@ export interface ResolvedKernel {
 
 function fromStore(stored: KernelEntry): ResolvedKernel {
   const { vmlinuxPath, initramfsPath, version, traits } = stored;
-  const kernel = { vmlinuxPath, stable: true, initramfsPath, traits, acpi: traits.acpi, stored };
+  const kernel = { vmlinuxPath, initramfsPath, traits, acpi: traits.acpi, stored };
   return { ...kernel, version: version ?? undefined };
 }
 
@@ -47,14 +46,12 @@ export async function resolveKernel(
     throw new FaradayError('bad-kernel', reason.replace('not in', 'no such file, and not in'));
   }
   const { vmlinuxPath, traits } = knownKernel(nameOrPath) ?? (await readKernel(nameOrPath, signal));
-  const stable = vmlinuxPath !== nameOrPath;
-  return { vmlinuxPath, stable, traits, acpi: traits.acpi, version: traits.version ?? undefined };
+  return { vmlinuxPath, traits, acpi: traits.acpi, version: traits.version ?? undefined };
 }
 
 /** What a guest boots from. */
 export interface BootKernel {
   vmlinuxPath: string;
-  stable: boolean; // as in ResolvedKernel
   initrd?: string; // a path
   acpi: boolean;
   version?: string;
@@ -82,8 +79,8 @@ function checkStoredFilesystem(stored: KernelEntry, filesystem: FilesystemType):
 export async function bootKernel(options: BootKernelOptions): Promise<BootKernel> {
   const { kernel, initrd, root, signal } = options;
   const resolved = await resolveKernel(kernel, signal);
-  const { vmlinuxPath, stable, initramfsPath, acpi, version, stored, traits } = resolved;
-  const plain = { vmlinuxPath, stable, acpi, version };
+  const { vmlinuxPath, initramfsPath, acpi, version, stored, traits } = resolved;
+  const plain = { vmlinuxPath, acpi, version };
   if (initrd !== undefined) return { ...plain, initrd };
   if (root === undefined) return plain;
   const filesystem = root.filesystem ?? DEFAULT_FILESYSTEM;
