@@ -25,11 +25,11 @@ import { bzImage, pack, vmlinux } from './fake-kernel.ts';
 import {
   ACPI_RESET,
   ECHO_UNTIL_Q,
-  FLOOD,
   IDLE_FOR_EVER,
   KEYBOARD_RESET,
   MARKER,
   PANICKED,
+  PATIENT_FLOOD,
   POWER_OFF,
   print,
   printPort,
@@ -239,7 +239,7 @@ for (const [signal, number] of [
 
 kvmTest('a guest that floods a console nobody reads can still be stopped', async () => {
   const report = join(folder, 'flood.json');
-  assert.is(await signalled(kernel('flood', FLOOD), 'SIGTERM', report, stalled), 143);
+  assert.is(await signalled(kernel('flood', PATIENT_FLOOD), 'SIGTERM', report, stalled), 143);
   assert.is(readReport(report).incidents.serial?.overrun, undefined, 'nothing was lost');
 });
 

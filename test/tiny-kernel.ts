@@ -30,6 +30,13 @@ export const TRIPLE_FAULT = [0x0f, 0x0b]; // ud2 with no interrupt table
 /** Sends one byte for ever: out dx, al; jmp back. */
 export const FLOOD = [...out(0x3f8, 0x2e), 0xee, 0xeb, 0xfd];
 
+/** The same, but it waits for the transmitter before each byte, as a kernel does. */
+export const PATIENT_FLOOD = [
+  ...[0x66, 0xba, ...le(0x3fd, 2)], //  0: mov dx, LSR
+  ...[0xec, 0xa8, 0x20, 0x74, 0xfb], //  4: in al, dx; test al, THRE; jz back to the in
+  ...[...out(0x3f8, 0x2e), 0xeb, 0xee], //  9: send a byte; jmp 0
+];
+
 /** Sends back what comes in on COM1 until a 'q'; then goes on behind it. */
 export const ECHO_UNTIL_Q = [
   ...[0x66, 0xba, ...le(0x3fd, 2)], //  0: mov dx, LSR
