@@ -126,6 +126,8 @@ const ENGINES = [
   ['io_uring', true],
 ] as const;
 
+const MOMENT = 3000; // rounds of two instructions
+
 for (const [engine, ioUring] of ENGINES) {
   cellTest(`a bare-metal driver reads a sector by ${engine} and prints it`, async () => {
     const disk = testDisk({ ioUring });
@@ -162,9 +164,16 @@ for (const [engine, ioUring] of ENGINES) {
   cellTest(
     `a disk that is reset in mid-flight in a loop by ${engine} holds nobody up`,
     async () => {
-      const wild = over((code) =>
-        offer(bringUp(code.store(USED, 0)), HEADS).store(WINDOW + REG.Status, 0),
-      );
+      const wild = over((code) => {
+        offer(bringUp(code.store(USED, 0)), HEADS);
+        // A moment, so that the doorbell is heard: requests are under way then, or done.
+        code
+          .raw(0xb9, ...le(MOMENT, 4))
+          .label('moment')
+          .raw(0x49)
+          .jumpIfNotZero('moment');
+        return code.store(WINDOW + REG.Status, 0);
+      });
       const ended = await assertServed({ wild, ioUring, queue: { dataBytes: 0x10000 } });
       assert.ok(diskCount(ended, protocol.DEVICE_REQUESTS) > 0);
     },
