@@ -138,7 +138,6 @@ int machine_add_cpus(struct machine *machine, const struct image *image,
     machine->cpu_count = i + 1;
     if (vcpu_create(&cpu->vcpu, &machine->vm, i, count, &cpu->record, failure)) return -1;
   }
-  coalesce_init(&machine->coalesce, &machine->vm, &machine->cpus[0].vcpu);
   if (vcpu_set_registers(&machine->cpus[0].vcpu, &image->registers, failure) == 0) return 0;
   if (failure->number != EINVAL) return -1;
   return fail(failure, EINVAL, "image", "KVM refuses its registers (%s)", failure->call);

@@ -11,8 +11,6 @@
 #define EVENTS 32
 #define FAREWELL_STEP_MS 50
 #define RETRY_MS 1
-#define RING_LOOK_MS 20
-#define RING_IDLE_NS UINT64_C(1000000000)
 
 enum source { SOURCE_WAKE, SOURCE_SIGNAL, SOURCE_CONTROL, SOURCE_INPUT, SOURCE_RING, SOURCE_KICK };
 
@@ -233,27 +231,6 @@ static bool serve_waiting(struct io *io) {
   return more;
 }
 
-/**
- * While KVM keeps the guest's console bytes in its ring, somebody has to look at it now and then:
- * the guest may send one and go to sleep. Answers when to look again; -1: the ring is not in use.
- */
-static int look_at_ring(struct io *io) {
-  struct machine *machine = io->machine;
-  struct coalesce *coalesce = &machine->coalesce;
-  if (!__atomic_load_n(&coalesce->on, __ATOMIC_SEQ_CST)) {
-    io->ring_used_ns = 0;
-    return -1;
-  }
-  uint64_t now = monotonic_ns();
-  machine_drain_serial(machine);
-  pthread_mutex_lock(&machine->serial->lock);
-  if (coalesce->taken != io->ring_taken || io->ring_used_ns == 0) io->ring_used_ns = now;
-  io->ring_taken = coalesce->taken;
-  if (now - io->ring_used_ns > RING_IDLE_NS) coalesce_off(coalesce);
-  pthread_mutex_unlock(&machine->serial->lock);
-  return RING_LOOK_MS;
-}
-
 void io_run(struct io *io) {
   struct epoll_event events[EVENTS];
   struct machine *machine = io->machine;
@@ -262,8 +239,7 @@ void io_run(struct io *io) {
     watch_input(io);
     bool read_now = io->input_always && !io->input_over && !io->paused &&
                     console_wants_input(&machine->console);
-    int look_ms = look_at_ring(io);
-    int pause_ms = more || read_now ? 0 : io->server->refused ? RETRY_MS : look_ms;
+    int pause_ms = more || read_now ? 0 : io->server->refused ? RETRY_MS : -1;
     int count = epoll_wait(io->epoll, events, EVENTS, pause_ms);
     for (int i = 0; i < count; i++) handle(io, &events[i]);
     if (read_now) read_input(io);

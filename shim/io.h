@@ -19,8 +19,6 @@ struct io {
   bool input_always;   // it cannot be: a file, or /dev/null
   bool input_over;
   bool marker_told;
-  uint32_t ring_taken;   // bytes that the UART's ring had given when it was last looked at,
-  uint64_t ring_used_ns; // and when there were more of them
   uint32_t traps_told[MACHINE_DEVICES_MAX];
 };
 

@@ -77,24 +77,6 @@ static void apply(struct machine *machine, struct device *device, uint32_t effec
   if (effects & ABI_EFFECT_PANIC) machine_end(machine, CELL_CAUSE_PANIC, 0);
 }
 
-/** Bytes of the ring were written before whatever comes now. Serial lock held. */
-static void drain_serial(struct machine *machine) {
-  uint8_t bytes[COALESCE_BYTES_MAX];
-  uint32_t count;
-  while ((count = coalesce_take(&machine->coalesce, bytes)) > 0) {
-    for (uint32_t i = 0; i < count; i++) {
-      uint32_t effects = device_write(machine->serial, 0, 1, bytes[i]);
-      if (effects) apply(machine, machine->serial, effects);
-    }
-  }
-}
-
-void machine_drain_serial(struct machine *machine) {
-  pthread_mutex_lock(&machine->serial->lock);
-  drain_serial(machine);
-  pthread_mutex_unlock(&machine->serial->lock);
-}
-
 /** The core has no clock: an RTC hears the time before each access. */
 static void tell_time(struct device *rtc) {
   struct timespec now;
@@ -124,10 +106,6 @@ static void access_device(struct cpu *cpu, struct device *device, int kind) {
   pthread_mutex_lock(&device->lock);
   device->exits++;
   if (device->kind == ABI_KIND_RTC) tell_time(device);
-  if (device == machine->serial) {
-    drain_serial(machine);
-    if (coalesce_watch(&machine->coalesce, offset, reads, value)) machine_wake(machine);
-  }
   uint32_t effects = reads ? device_read(device, offset, record->width)
                            : device_write(device, offset, record->width, value);
   // Widths past 4 only meet all ones: no register is that wide.
@@ -250,7 +228,6 @@ void machine_pause(struct machine *machine) {
   while ((parked = __atomic_load_n(&machine->parked, __ATOMIC_SEQ_CST)) < machine->cpu_count) {
     futex_wait(&machine->parked, parked);
   }
-  machine_drain_serial(machine);
 }
 
 void machine_resume(struct machine *machine) { change_state(machine, MACHINE_RUNNING); }
@@ -267,5 +244,4 @@ void machine_stop(struct machine *machine) {
     if (machine->cpus[i].started) pthread_join(machine->cpus[i].thread, NULL);
     machine->cpus[i].started = false;
   }
-  machine_drain_serial(machine);
 }

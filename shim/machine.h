@@ -6,7 +6,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "coalesce.h"
 #include "console.h"
 #include "device.h"
 #include "image.h"
@@ -48,7 +47,6 @@ struct machine {
   uint32_t device_count;
   struct device *serial;
   struct console console;
-  struct coalesce coalesce; // under the serial's lock
   int wake; // eventfd towards the I/O thread: the ending, or room for input
   uint32_t state;   // futex: enum machine_state
   uint32_t parked;  // futex: vCPU threads that stand still
@@ -72,9 +70,6 @@ int machine_start(struct machine *machine, struct failure *failure);
 
 /** Ends the guest, for the first reason given. From any thread. */
 void machine_end(struct machine *machine, uint32_t cause, uint32_t signal);
-
-/** Takes what the guest sent by KVM's ring. Without the serial's lock. */
-void machine_drain_serial(struct machine *machine);
 
 /** Tells the I/O thread that there is news. */
 void machine_wake(const struct machine *machine);

@@ -4,13 +4,11 @@ import { closeSync, openSync, readdirSync, readFileSync, writeFileSync } from 'n
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { COMMAND_STOP } from '../host/engine/cell-protocol.ts';
-import { EXIT_IO_READ, EXIT_IO_WRITE } from '../host/shim.ts';
 import { le } from './bare-metal.ts';
 import {
   bareImage,
   cellTest,
   composeFolder,
-  exitsOf,
   type RunningCell,
   residentKib,
   scratchPath,
@@ -290,32 +288,6 @@ cellTest('with no standard descriptor at all a cell runs to its end', async () =
   const folder = composeFolder(bareImage((code) => code.say('unheard').powerOff()));
   const ended = await startFolder(folder, { wrap: SHELL('<&- >&- 2>&-') }).ended();
   assert.is(ended.status, 0);
-});
-
-const LINE = 'the quick brown fox jumps over the lazy dog, again and again; ';
-
-cellTest('a console that polls keeps every byte, the last one too, at half the exits', async () => {
-  const text = LINE.repeat(8);
-  const cell = startSpawned(bareImage((code) => code.say(text).idle()));
-  await cell.untilSaid(text); // whose last byte no exit follows
-  const ended = await cell.stop();
-  assert.is(ended.output.toString(), text);
-  // A read and a write for each of the first bytes, then the reads alone.
-  const writes = exitsOf(ended, EXIT_IO_WRITE);
-  assert.ok(exitsOf(ended, EXIT_IO_READ) >= text.length);
-  assert.ok(writes >= 16 && writes < text.length / 4, `${writes} writes of ${text.length} bytes`);
-});
-
-cellTest('bytes sent before transmit interrupts, a pause or the end come before it', async () => {
-  const [first, second] = [LINE.repeat(2), LINE.toUpperCase()];
-  const ier = COM1 + 1;
-  const image = bareImage((code) => code.say(first).out(ier, 2).say(second).powerOff());
-  assert.is((await startSpawned(image).ended()).output.toString(), first + second);
-  const waits = startSpawned(bareImage((code) => code.say(first).idle()));
-  await waits.untilSaid(first.slice(0, 40));
-  await waits.pause();
-  await waits.untilSaid(first);
-  assert.is((await waits.stop()).output.toString(), first);
 });
 
 test.run();
