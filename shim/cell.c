@@ -16,6 +16,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -362,6 +363,9 @@ int main(int count, char **words) {
   int status = parse(&options, count, words, &failure);
   // Without a folder only: by hand, that number may be anybody's descriptor.
   if (status == 0 && options.spawned) control.fd = CELL_FD_CONTROL;
+  // A host may be some hundreds of answers behind before any is dropped.
+  const int room = 1 << 20;
+  setsockopt(control.fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
   take_signals(&options);
   if (status || open_image(&options, &failure) || make_machine(&options, &failure) ||
       start(&options, &failure)) {
