@@ -1,5 +1,6 @@
 // What a run needs, validated once at the edge into one frozen object: below it types are trusted.
 // Flags and the JSON file of --config use the same names; a flag wins over the file.
+import { type ConfineConfig, toConfineConfig } from './confine-config.ts';
 import {
   checkDisk,
   checkText,
@@ -45,10 +46,11 @@ export interface RunConfig {
   report?: string;
   record?: string; // every call into every cage goes to this file
   detach: boolean; // leave the guest running in a process of its own
+  confine: Readonly<ConfineConfig>;
   configFile?: string; // where settings were read from
 }
 
-type Kind = 'string' | 'integer' | 'boolean' | 'disk' | 'disks';
+type Kind = 'string' | 'strings' | 'integer' | 'boolean' | 'disk' | 'disks';
 
 /** Every setting a configuration file may hold. */
 export const SETTINGS: Record<string, Kind> = {
@@ -70,10 +72,23 @@ export const SETTINGS: Record<string, Kind> = {
   report: 'string',
   record: 'string',
   detach: 'boolean',
+  seccomp: 'string',
+  'no-seccomp': 'boolean',
+  landlock: 'string',
+  'no-landlock': 'boolean',
+  'landlock-rules': 'strings',
+  'landlock-allow-path': 'strings',
+  namespaces: 'string',
+  user: 'string',
 };
 
 function checkSetting(field: string, kind: Kind, value: unknown): void {
   if (kind === 'disk') return checkDisk(field, value);
+  if (kind === 'strings') {
+    const all = Array.isArray(value) && value.every((item) => typeof item === 'string');
+    if (!all) throw usage(`${field} must be a list of strings, not ${shown(value)}`);
+    return;
+  }
   if (kind === 'disks') {
     if (!Array.isArray(value)) throw usage(`${field} must be a list of disks, not ${shown(value)}`);
     return value.forEach((item, i) => {
@@ -217,6 +232,7 @@ export function toRunConfig(settings: RawSettings, configFile?: string): Readonl
     report: optionalText(settings, 'report'),
     record: optionalText(settings, 'record'),
     detach: settings.detach === true,
+    confine: Object.freeze(toConfineConfig(settings)),
     configFile,
   });
 }

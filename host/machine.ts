@@ -8,7 +8,7 @@ import { cellProgram } from './cell-program.ts';
 import { nowMs } from './clock.ts';
 import type { RunConfig } from './config.ts';
 import { closeDisks, type OpenDisk, openDisks, readHead } from './disk.ts';
-import { runCell } from './engine/cell.ts';
+import { type CellOptions, runCell } from './engine/cell.ts';
 import { EXIT_GUEST, FaradayError } from './errors.ts';
 import { explainCall } from './explain.ts';
 import { bootKernel } from './kernel/resolve.ts';
@@ -125,6 +125,10 @@ async function runV8(
   }
 }
 
+function cellOptions({ confine }: RunConfig, log: Log): CellOptions {
+  return { log, program: cellProgram(), confinement: confine };
+}
+
 /** Runs one guest from start to end. Returns the exit code; throws FaradayError before a start. */
 export async function runMachine(config: RunConfig, log: Log): Promise<number> {
   const disks = openDisks(config.disks);
@@ -132,7 +136,7 @@ export async function runMachine(config: RunConfig, log: Log): Promise<number> {
     const { image, composedMs } = await prepare(config, disks, log);
     const result =
       config.engine === 'cell'
-        ? await runCell(image, { log, program: cellProgram() })
+        ? await runCell(image, cellOptions(config, log))
         : await runV8(image, config, disks, log);
     const code = exitCode(result);
     if (code === EXIT_GUEST) log('error', describeCrash(result));
@@ -164,7 +168,7 @@ export async function startMachine(config: RunConfig, log: Log): Promise<number>
   try {
     const { image } = await prepare(config, disks, log);
     const { startDetached } = await import('./engine/detach.ts');
-    return await startDetached(image, { log, program: cellProgram() });
+    return await startDetached(image, cellOptions(config, log));
   } finally {
     closeDisks(disks);
   }

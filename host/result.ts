@@ -1,6 +1,8 @@
 // What a finished run was, the same from either engine, and what is made of it: the exit code, the
 // line for a crash, the report.
+
 import type { EntryMode } from './boot/image.ts';
+import type { CellConfinement } from './confine/confined.ts';
 import { EXIT_GUEST, EXIT_OK } from './errors.ts';
 import { EXIT_NAMES } from './exit-names.ts';
 import {
@@ -42,6 +44,7 @@ export interface RunResult {
   unclaimedExits: number; // accesses no device answers
   devices: readonly DeviceResult[];
   disks: readonly DiskReport[];
+  confinement: CellConfinement | null; // null: engine v8, or it ended before
 }
 
 export function exitCode(result: RunResult): number {
@@ -123,5 +126,6 @@ export function toReport(facts: RunFacts, result: RunResult): RunReport {
     incidents: Object.fromEntries(incidents.filter(([, kinds]) => Object.keys(kinds).length > 0)),
     traps: nonZero(devices.map((device) => [device.name, device.traps] as const)),
     crash: crashReport(result),
+    confinement: { cell: result.confinement },
   };
 }

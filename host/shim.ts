@@ -209,9 +209,10 @@ export interface Shim {
   lockFile(fd: number, exclusive: boolean): boolean;
   /**
    * Starts words[0] with those arguments and an empty environment; descriptors[n] becomes its
-   * number n. `session`: in a session of its own. `control` is this end of a socket pair.
+   * number n. `session`: in a session of its own; `namespaces`: where possible with process numbers
+   * of its own. `control` is this end of a socket pair.
    */
-  startChild(words: string[], descriptors: number[], session: boolean): Child;
+  startChild(words: string[], descriptors: number[], session: boolean, namespaces: boolean): Child;
   /** The wait status of a child that is over, null while it is not. Does not wait. */
   reapChild(pid: number): number | null;
   /**

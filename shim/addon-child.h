@@ -31,6 +31,7 @@ inline Value start_child(const CallbackInfo &info) {
   if (!info[1].IsArray()) throw_argument(info.Env(), call, "descriptors is no array");
   Napi::Array numbers = info[1].As<Napi::Array>();
   bool session = to_bool(info[2], call, "session");
+  bool namespaces = to_bool(info[3], call, "namespaces");
   std::vector<int> descriptors;
   for (uint32_t i = 0; i < numbers.Length(); i++) {
     descriptors.push_back(to_fd(numbers.Get(i), call, "a descriptor", CHILD_CONTROL));
@@ -41,7 +42,7 @@ inline Value start_child(const CallbackInfo &info) {
   child child = {};
   failure problem;
   if (child_start(&child, words[0].c_str(), arguments.data(), descriptors.data(),
-                  static_cast<unsigned>(descriptors.size()), session, &problem)) {
+                  static_cast<unsigned>(descriptors.size()), session, namespaces, &problem)) {
     throw_failure(info.Env(), problem);
   }
   Napi::Object object = Napi::Object::New(info.Env());

@@ -1,4 +1,4 @@
-// Block requests. Calls preadv, pwritev, pwrite, fdatasync, fallocate.
+// Block requests. Calls preadv, pwritev, fdatasync, fallocate.
 #include "block.h"
 
 #include <errno.h>
@@ -86,8 +86,11 @@ static struct request_result write_zeros_slowly(const struct disk *disk,
   uint64_t moved = 0;
   while (moved < request->length) {
     uint64_t left = request->length - moved;
-    size_t count = left < sizeof zeros ? left : sizeof zeros;
-    ssize_t written = pwrite(disk->fd, zeros, count, (off_t)(request->offset + moved));
+    const struct iovec range = {
+        .iov_base = (void *)zeros,
+        .iov_len = left < sizeof zeros ? left : sizeof zeros,
+    };
+    ssize_t written = pwritev(disk->fd, &range, 1, (off_t)(request->offset + moved));
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) return io_error(0, errno);
     if (written == 0) return io_error(0, EIO);

@@ -1,30 +1,23 @@
 // The cell's main: takes its arguments and descriptors, checks the machine image, maps it, and runs
 // the guest to its end. One thread until everything is made.
 //
-//   faraday-cell --spawned [--detached]        by a host, with the descriptors of cell-protocol.ts
-//   faraday-cell DIR [--disk ID=PATH]...       by hand, from a composed image; ID=fd:N names a
-//                                              descriptor that is open already
-//
-// Exit codes are those of docs/cli.md.
+// It confines itself as soon as it needs nothing more that has a path: spawned by a host before it
+// looks at its image, by hand once that and its disks are open. Exit codes: docs/cli.md.
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "bus.h"
 #include "control.h"
+#include "disks.h"
+#include "filter.h"
 #include "image.h"
 #include "io.h"
-#include "lock.h"
+#include "options.h"
 #include "terminal.h"
 
 #define EXIT_USAGE 2
@@ -33,15 +26,8 @@
 #define EXIT_SIGNAL_BASE 128
 #define FAREWELL_MS 100 // for output when a signal or Ctrl-A x ends the run
 #define PATH_BYTES 4096
-#define USAGE "faraday-cell DIR [--disk ID=PATH|ID=fd:N]...; 'faraday image compose' makes DIR"
-#define DESCRIPTOR "fd:"
-
-struct options {
-  bool spawned, detached;
-  const char *folder;
-  const char *disks[IMAGE_DEVICE_COUNT_MAX]; // ID=PATH
-  unsigned disk_count;
-};
+// What a cell maps beside guest memory: itself, cages, stacks, rings. Measured: 14 MiB with 32 vCPUs.
+#define OWN_BYTES (UINT64_C(64) << 20)
 
 // Large, and zero until used: none of it is on a stack.
 static struct machine machine;
@@ -49,49 +35,9 @@ static struct server server;
 static struct image image;
 static struct io io;
 static struct control control = {.fd = -1};
+static struct confined confined;
 static uint64_t phases[CELL_PHASE_COUNT];
 static int files[1 + IMAGE_FILES_MAX]; // files[0] is the image
-
-static int usage(struct failure *failure, const char *what) {
-  return fail(failure, EINVAL, "usage", "%s; %s", what, USAGE);
-}
-
-/** The descriptor that 'fd:N' names; -1: a path, -2: no number. */
-static int descriptor_of(const char *text) {
-  char *end;
-  if (strncmp(text, DESCRIPTOR, strlen(DESCRIPTOR)) != 0) return -1;
-  unsigned long number = strtoul(text + strlen(DESCRIPTOR), &end, 10);
-  bool good = text[strlen(DESCRIPTOR)] >= '0' && text[strlen(DESCRIPTOR)] <= '9' && *end == 0;
-  return good && number > STDERR_FILENO && number <= INT32_MAX ? (int)number : -2;
-}
-
-/** Before anything is opened here: what is open now is what the caller meant. */
-static int check_descriptor(const char *text, struct failure *failure) {
-  int number = descriptor_of(text);
-  if (number == -1 || (number >= 0 && fcntl(number, F_GETFD) >= 0)) return 0;
-  return fail(failure, EBADF, "disk", "--disk ID=%s names no descriptor past 2 that is open", text);
-}
-
-static int parse(struct options *options, int count, char **words, struct failure *failure) {
-  for (int i = 1; i < count; i++) {
-    if (strcmp(words[i], "--spawned") == 0) {
-      options->spawned = true;
-    } else if (strcmp(words[i], "--detached") == 0) {
-      options->detached = true;
-    } else if (strcmp(words[i], "--disk") == 0) {
-      bool fits = i + 1 < count && options->disk_count < IMAGE_DEVICE_COUNT_MAX;
-      if (!fits || !strchr(words[i + 1], '=')) return usage(failure, "--disk takes ID=PATH");
-      if (check_descriptor(strchr(words[i + 1], '=') + 1, failure)) return -1;
-      options->disks[options->disk_count++] = words[++i];
-    } else if (words[i][0] == '-' || options->folder) {
-      return usage(failure, "an argument is not understood");
-    } else {
-      options->folder = words[i];
-    }
-  }
-  if (options->spawned == (options->folder != NULL)) return usage(failure, "a folder is missing");
-  return 0;
-}
 
 // --- Signals and the host's death ---------------------------------------------------------------
 
@@ -101,9 +47,11 @@ static void on_host_death(int number) {
 }
 
 /** A fault of ours must not leave the user's terminal raw; then it takes its usual course. */
-static void on_fault(int number) {
+static void on_fault(int number, siginfo_t *info, void *context) {
+  (void)context;
   terminal_restore();
-  raise(number); // SA_RESETHAND: the default, as soon as this returns
+  // Sent by somebody: nothing would happen again, and the first of a namespace ignores defaults.
+  if (info->si_code <= 0) _exit(EXIT_SIGNAL_BASE + number);
 }
 
 /**
@@ -112,7 +60,8 @@ static void on_fault(int number) {
  */
 static void take_signals(const struct options *options) {
   struct sigaction death = {.sa_handler = on_host_death};
-  struct sigaction fault = {.sa_handler = on_fault, .sa_flags = SA_RESETHAND};
+  // SA_RESETHAND: the fault happens again as soon as the handler returns, with the default.
+  struct sigaction fault = {.sa_sigaction = on_fault, .sa_flags = SA_RESETHAND | SA_SIGINFO};
   sigset_t blocked;
   sigemptyset(&blocked);
   const int numbers[] = {SIGUSR2, SIGRTMIN, SIGINT, SIGTERM, SIGHUP};
@@ -122,120 +71,14 @@ static void take_signals(const struct options *options) {
     // By hand, under nohup: what is ignored stays so, and a blocked signal would be taken.
     if (options->spawned || now.sa_handler != SIG_IGN) sigaddset(&blocked, numbers[i]);
   }
+  // In the background a read then fails, where a signal would stop everybody else: io.c, SIGCONT.
+  if (options->spawned) sigaddset(&blocked, SIGTTIN);
+  if (options->spawned) sigaddset(&blocked, SIGCONT);
   sigprocmask(SIG_BLOCK, &blocked, NULL);
   signal(SIGPIPE, SIG_IGN);
   sigaction(SIGUSR2, &death, NULL);
   sigaction(SIGBUS, &fault, NULL);
   sigaction(SIGSEGV, &fault, NULL);
-  if (options->spawned && !options->detached) prctl(PR_SET_PDEATHSIG, SIGUSR2);
-}
-
-// --- Disks --------------------------------------------------------------------------------------
-
-static int disk_failed(const struct image_device *plan, const char *what,
-                       struct failure *failure) {
-  return fail(failure, EINVAL, "disk", "%s: %s", plan->name, what);
-}
-
-/** What the command line has for a disk: a path or 'fd:N'; NULL: nothing. */
-static const char *named(const struct options *options, const char *id) {
-  size_t length = strlen(id);
-  for (unsigned i = 0; i < options->disk_count; i++) {
-    const char *word = options->disks[i];
-    if (strncmp(word, id, length) == 0 && word[length] == '=') return word + length + 1;
-  }
-  return NULL;
-}
-
-/** Opens a disk by hand: as the command line has it, else by its path in the image. */
-static int open_disk(const struct options *options, const struct image_device *plan,
-                     struct failure *failure) {
-  char stored[PATH_BYTES];
-  const char *path = named(options, plan->name);
-  bool read_only = plan->flags & IMAGE_DEVICE_FLAG_READ_ONLY;
-  if (path && descriptor_of(path) >= 0) return descriptor_of(path);
-  if (!path && image_path(&image, plan, stored, sizeof stored, failure)) return -1;
-  if (!path) path = stored;
-  int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_NONBLOCK | O_CLOEXEC);
-  if (fd < 0) fail(failure, errno, "disk", "%s: %s", plan->name, path);
-  return fd;
-}
-
-/** Whether the descriptor is a disk of that size, with those rights and no more. */
-static int check_disk(const struct image_device *plan, int fd, struct failure *failure) {
-  struct stat stats;
-  uint64_t bytes = 0;
-  int mode = plan->flags & IMAGE_DEVICE_FLAG_READ_ONLY ? O_RDONLY : O_RDWR;
-  int flags = fcntl(fd, F_GETFL);
-  if (flags < 0 || fstat(fd, &stats)) return fail(failure, errno, "disk", "%s", plan->name);
-  if ((flags & O_ACCMODE) != mode || flags & O_APPEND) { // which would ignore every offset
-    return disk_failed(plan, "its descriptor has other rights than the disk", failure);
-  }
-  if (S_ISREG(stats.st_mode)) {
-    bytes = (uint64_t)stats.st_size;
-  } else if (!S_ISBLK(stats.st_mode) || ioctl(fd, BLKGETSIZE64, &bytes)) {
-    return disk_failed(plan, "is neither a file nor a block device", failure);
-  }
-  if (bytes < plan->capacity_bytes) {
-    return disk_failed(plan, "is smaller than when the image was composed", failure);
-  }
-  for (uint32_t i = 0; i < machine.device_count; i++) {
-    struct stat other; // the lock does not tell two devices of one process apart
-    int before = machine.devices[i].disk.fd;
-    if (before < 0 || fstat(before, &other)) continue;
-    if (other.st_dev == stats.st_dev && other.st_ino == stats.st_ino) {
-      return disk_failed(plan, "is given twice", failure);
-    }
-  }
-  int taken = lock_file(fd, mode == O_RDWR, failure);
-  if (taken == 1) return 0;
-  return taken < 0 ? -1 : fail(failure, EBUSY, "lock", "%s", plan->name);
-}
-
-/** A disk of the command line that the image does not have is a mistake, not a wish. */
-static int check_names(const struct options *options, struct failure *failure) {
-  for (unsigned i = 0; i < options->disk_count; i++) {
-    const char *word = options->disks[i];
-    size_t length = (size_t)(strchr(word, '=') - word);
-    bool known = false;
-    for (uint32_t disk = 0; disk < image.header.device_count; disk++) {
-      const struct image_device *plan = &image.header.devices[disk];
-      known |= plan->kind == ABI_KIND_VIRTIO_BLK && strlen(plan->name) == length &&
-               strncmp(plan->name, word, length) == 0;
-    }
-    if (!known) return fail(failure, EINVAL, "disk", "--disk %s: the image has no such ID", word);
-  }
-  return 0;
-}
-
-static int add_disks(const struct options *options, struct failure *failure) {
-  int registered[IMAGE_DEVICE_COUNT_MAX];
-  unsigned ring_files = 0;
-  if (check_names(options, failure)) return -1;
-  for (uint32_t i = 0; i < image.header.device_count; i++) {
-    const struct image_device *plan = &image.header.devices[i];
-    // Devices of the image come last on the bus, in its order.
-    struct device *device = &machine.devices[machine.device_count - image.header.device_count + i];
-    if (plan->kind != ABI_KIND_VIRTIO_BLK) continue;
-    int fd = plan->file ? files[plan->file] : open_disk(options, plan, failure);
-    if (fd < 0 || check_disk(plan, fd, failure)) return -1;
-    device->disk = (struct disk){
-        .fd = fd,
-        .capacity_bytes = plan->capacity_bytes,
-        .read_only = plan->flags & IMAGE_DEVICE_FLAG_READ_ONLY,
-    };
-    device->uring = plan->flags & IMAGE_DEVICE_FLAG_IO_URING;
-    device->ring_index = ring_files;
-    if (device->uring) registered[ring_files++] = fd;
-  }
-  if (ring_files == 0 || uring_create(&server.ring, registered, ring_files, failure) == 0) {
-    return 0;
-  }
-  control_log(&control, CELL_LOG_LEVEL_WARN, "io_uring cannot be used (%s: %s); disks use sync",
-              failure->call, errno_name(failure->number));
-  uring_close(&server.ring);
-  for (uint32_t i = 0; i < machine.device_count; i++) machine.devices[i].uring = false;
-  return 0;
 }
 
 // --- Start --------------------------------------------------------------------------------------
@@ -252,18 +95,33 @@ static void hold_standard_descriptors(void) {
   if (fd >= 0) close(fd);
 }
 
-static int open_image(const struct options *options, struct failure *failure) {
-  char path[PATH_BYTES];
-  files[0] = CELL_FD_IMAGE;
-  if (!options->spawned) {
-    // Whatever was left open is none of the cell's, unless it is told of descriptors.
-    if (options->disk_count == 0) close_range(STDERR_FILENO + 1, ~0u, 0);
-    hold_standard_descriptors();
-    int length = snprintf(path, sizeof path, "%s/machine", options->folder);
-    if (length >= PATH_BYTES) return usage(failure, "the folder's path is too long");
-    files[0] = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); // a FIFO must not wait
-    if (files[0] < 0) return fail(failure, errno, "image", "%s", path);
+/** Whatever was left open by hand and is not named as a disk is none of the cell's. */
+static void close_unnamed(const struct options *options) {
+  for (unsigned first = STDERR_FILENO + 1;;) {
+    unsigned next = ~0u; // the lowest named one from `first` on
+    for (unsigned i = 0; i < options->disk_count; i++) {
+      int named = options_descriptor(strchr(options->disks[i], '=') + 1);
+      if (named >= (int)first && (unsigned)named < next) next = (unsigned)named;
+    }
+    if (next > first) close_range(first, next == ~0u ? next : next - 1, 0);
+    if (next == ~0u) return;
+    first = next + 1;
   }
+}
+
+static int open_by_hand(const struct options *options, struct failure *failure) {
+  char path[PATH_BYTES];
+  close_unnamed(options);
+  hold_standard_descriptors();
+  int length = snprintf(path, sizeof path, "%s/machine", options->folder);
+  if (length >= PATH_BYTES) return options_usage(failure, "the folder's path is too long");
+  int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); // a FIFO must not wait
+  return fd < 0 ? fail(failure, errno, "image", "%s", path) : fd;
+}
+
+static int open_image(const struct options *options, struct failure *failure) {
+  files[0] = options->spawned ? CELL_FD_IMAGE : open_by_hand(options, failure);
+  if (files[0] < 0) return -1;
   if (image_read(&image, files[0], options->spawned ? IMAGE_FILES_MAX : 0, failure)) return -1;
   if (!options->spawned) return 0;
   unsigned count = image.header.file_count;
@@ -273,6 +131,19 @@ static int open_image(const struct options *options, struct failure *failure) {
   }
   close_range((unsigned)CELL_FD_FILES + count, ~0u, 0);
   return 0;
+}
+
+/** What only the start needed: the image, the files it refers to but the disks, and /dev/kvm. */
+static void close_sources(void) {
+  for (uint32_t i = 0; i <= image.header.file_count; i++) {
+    bool disk = false;
+    for (uint32_t j = 0; j < machine.device_count; j++) {
+      disk |= machine.devices[j].disk.fd == files[i];
+    }
+    if (!disk) close(files[i]);
+  }
+  close(machine.vm.kvm);
+  machine.vm.kvm = -1;
 }
 
 static void on_trap(const struct device *device) {
@@ -296,36 +167,46 @@ static int make_machine(const struct options *options, struct failure *failure) 
   if (machine_add_cpus(&machine, &image, failure)) return -1;
   if (machine_add_devices(&machine, &image, failure)) return -1;
   server_init(&server, &machine.memory, vcpu_tsc_khz(&machine.cpus[0].vcpu));
-  if (add_disks(options, failure)) return -1;
+  if (disks_add(&machine, &server, &image, files, options, &control, failure)) return -1;
+  close_sources();
   phases[CELL_PHASE_CREATED] = monotonic_ns();
   return 0;
 }
 
-/** Raw mode where the input is a terminal of ours to use. */
-static int start_console(struct failure *failure) {
+/** The console, in raw mode where its input is a terminal of ours to use. */
+static int open_console(const struct options *options, struct failure *failure) {
   struct console *console = &machine.console;
   console->serial = machine.serial;
   console->input = STDIN_FILENO;
   console->output = STDOUT_FILENO;
   console->wake = machine.wake;
   if (isatty(STDIN_FILENO)) {
-    console->terminal = terminal_raw(STDIN_FILENO, failure) == 0;
+    int status = options->spawned ? terminal_raw_for_host(STDIN_FILENO, failure)
+                                  : terminal_raw(STDIN_FILENO, failure);
+    console->terminal = status == 0;
     if (!console->terminal && failure->number != EIO) return -1;
     if (!console->terminal) console->input = -1; // lent to another job: reading would stop us
   }
-  return console_start(console, failure);
+  return 0;
 }
 
 static int start(const struct options *options, struct failure *failure) {
+  bool ring = server.ring.fd >= 0; // its worker threads count as processes
   io = (struct io){
       .machine = &machine,
       .server = &server,
       .control = &control,
       .host_needed = options->spawned && !options->detached,
   };
-  if (io_create(&io, failure) || start_console(failure)) return -1;
+  if (io_create(&io, failure) || open_console(options, failure)) return -1;
+  if (!options->spawned && confine_process(&options->confine, &confined, failure)) return -1;
+  if (console_start(&machine.console, failure) || machine_start(&machine, failure)) return -1;
+  if (confine_limits(ring, image.header.memory_bytes + OWN_BYTES, &confined, failure)) return -1;
+  int error = filter_thread(CELL_ROLE_IO, 0);
+  if (error) return fail(failure, error, "seccomp", "%s", "the I/O thread");
+  control_confined(&control, &confined);
   phases[CELL_PHASE_RUNNING] = monotonic_ns();
-  if (machine_start(&machine, failure)) return -1;
+  machine_resume(&machine);
   control_tell(&control, CELL_STARTED);
   return 0;
 }
@@ -360,19 +241,19 @@ int main(int count, char **words) {
   phases[CELL_PHASE_ENTERED] = monotonic_ns();
   machine.vm = (struct vm){.kvm = -1, .fd = -1};
   server.ring.fd = -1;
-  int status = parse(&options, count, words, &failure);
-  // Without a folder only: by hand, that number may be anybody's descriptor.
-  if (status == 0 && options.spawned) control.fd = CELL_FD_CONTROL;
-  // A host may be some hundreds of answers behind before any is dropped.
-  const int room = 1 << 20;
-  setsockopt(control.fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+  int status = options_parse(&options, count, words, &failure);
   take_signals(&options);
+  // Without a folder only: by hand, that number may be anybody's descriptor.
+  if (status == 0 && options.spawned) control_open(&control, CELL_FD_CONTROL);
+  filter_init(options.confine.seccomp, control.fd);
+  bool early = status == 0 && options.spawned; // nothing that is left to do has a path
+  if (early) status = confine_process(&options.confine, &confined, &failure);
   if (status || open_image(&options, &failure) || make_machine(&options, &failure) ||
       start(&options, &failure)) {
     terminal_restore();
     int code = code_of(&failure);
     control_failed(&control, code, &failure);
-    return code;
+    _exit(code);
   }
   io_run(&io);
   phases[CELL_PHASE_MARKER] = machine.marker_ns;

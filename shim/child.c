@@ -1,13 +1,22 @@
-// Starting a cell. Calls socketpair, open, fcntl(F_DUPFD_CLOEXEC), posix_spawn, waitpid.
+// Starting a cell. Calls socketpair, open, fcntl(F_DUPFD_CLOEXEC), clone, waitpid; in the child
+// setsid, chdir, dup2, sigaction, execve.
+//
+// clone(2) and not posix_spawn(3), which is the same but makes no namespaces.
 #include "child.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
-#include <spawn.h>
+#include <stdint.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#define STACK_BYTES (64 * 1024)
+#define EXIT_FAILED 127
 
 /** Copies of all descriptors, above every number that a child's will get. */
 static int copy_up(const int *descriptors, unsigned count, int child_end, int *copies,
@@ -25,35 +34,68 @@ static int copy_up(const int *descriptors, unsigned count, int child_end, int *c
   return 0;
 }
 
-static int start(struct child *child, const char *path, char *const *arguments,
-                 const int *copies, unsigned count, bool session, struct failure *failure) {
+/** What the child needs; it runs in this process's memory until it executes the program. */
+struct plan {
+  const char *path;
+  char *const *arguments;
+  const int *copies;
+  unsigned count;
+  bool session;
+  int error; // errno, or 0
+};
+
+/** Between clone and execve: nothing here may touch what the rest of this process uses. */
+static int become(void *argument) {
+  struct plan *plan = argument;
   char *const environment[] = {NULL};
-  posix_spawn_file_actions_t actions;
-  posix_spawnattr_t attributes;
-  sigset_t none, all;
+  const struct sigaction standard = {.sa_handler = SIG_DFL};
+  sigset_t none;
+  for (int number = 1; number < NSIG; number++) sigaction(number, &standard, NULL);
+  bool good = (!plan->session || setsid() >= 0) && chdir("/") == 0;
+  for (unsigned i = 0; i < plan->count && good; i++) {
+    good = dup2(plan->copies[i], (int)i) >= 0;
+  }
   sigemptyset(&none);
-  sigfillset(&all);
-  posix_spawnattr_init(&attributes);
-  posix_spawn_file_actions_init(&actions);
-  short flags = POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF;
-  posix_spawnattr_setsigmask(&attributes, &none);
-  posix_spawnattr_setsigdefault(&attributes, &all);
-  posix_spawnattr_setflags(&attributes, session ? flags | POSIX_SPAWN_SETSID : flags);
-  int error = posix_spawn_file_actions_addchdir_np(&actions, "/");
-  for (unsigned i = 0; i < count && error == 0; i++) {
-    error = posix_spawn_file_actions_adddup2(&actions, copies[i], (int)i);
-  }
-  if (error == 0) {
-    error = posix_spawn(&child->pid, path, &actions, &attributes, arguments, environment);
-  }
-  posix_spawn_file_actions_destroy(&actions);
-  posix_spawnattr_destroy(&attributes);
-  return error ? fail(failure, error, "posix_spawn", "%s", path) : 0;
+  sigprocmask(SIG_SETMASK, &none, NULL);
+  if (good) execve(plan->path, plan->arguments, environment);
+  plan->error = errno;
+  _exit(EXIT_FAILED);
+}
+
+static pid_t clone_child(struct plan *plan, int namespaces) {
+  uint8_t *stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+  sigset_t all, mask;
+  if (stack == MAP_FAILED) return -1;
+  sigfillset(&all); // a handler of Node's must not run on the child's stack
+  pthread_sigmask(SIG_SETMASK, &all, &mask);
+  int flags = CLONE_VM | CLONE_VFORK | SIGCHLD | namespaces;
+  pid_t pid = clone(become, stack + STACK_BYTES, flags, plan);
+  int number = errno;
+  pthread_sigmask(SIG_SETMASK, &mask, NULL);
+  munmap(stack, STACK_BYTES);
+  errno = number;
+  return pid;
+}
+
+/**
+ * The child gets process numbers of its own where that is to be had: root makes them as it is,
+ * everybody else needs a user namespace for it. What else the child leaves is its own affair.
+ */
+static int start(struct child *child, struct plan *plan, bool namespaces,
+                 struct failure *failure) {
+  int wanted = geteuid() == 0 ? CLONE_NEWPID : CLONE_NEWUSER | CLONE_NEWPID;
+  child->pid = namespaces ? clone_child(plan, wanted) : -1;
+  if (child->pid < 0) child->pid = clone_child(plan, 0);
+  if (child->pid < 0) return fail_errno(failure, "clone");
+  if (plan->error == 0) return 0;
+  waitpid(child->pid, NULL, 0);
+  return fail(failure, plan->error, "execve", "%s", plan->path);
 }
 
 int child_start(struct child *child, const char *path, char *const *arguments,
-                  const int *descriptors, unsigned count, bool session,
-                  struct failure *failure) {
+                const int *descriptors, unsigned count, bool session, bool namespaces,
+                struct failure *failure) {
   int ends[2];
   int copies[CHILD_DESCRIPTORS_MAX];
   if (count > CHILD_DESCRIPTORS_MAX) {
@@ -65,7 +107,9 @@ int child_start(struct child *child, const char *path, char *const *arguments,
   }
   for (unsigned i = 0; i < count; i++) copies[i] = -1;
   int status = copy_up(descriptors, count, ends[1], copies, failure);
-  if (status == 0) status = start(child, path, arguments, copies, count, session, failure);
+  struct plan plan = {
+      .path = path, .arguments = arguments, .copies = copies, .count = count, .session = session};
+  if (status == 0) status = start(child, &plan, namespaces, failure);
   for (unsigned i = 0; i < count; i++) {
     if (copies[i] >= 0) close(copies[i]);
   }

@@ -25,10 +25,11 @@ struct child {
 /**
  * Starts the program with an empty environment, in '/', with the signals as a fresh process has
  * them. `descriptors[n]` becomes number n: a descriptor, CHILD_NULL or, once, CHILD_CONTROL.
- * `session`: it gets a session of its own.
+ * `session`: it gets a session of its own. `namespaces`: where possible, process numbers of its own.
  */
 int child_start(struct child *child, const char *path, char *const *arguments,
-                  const int *descriptors, unsigned count, bool session, struct failure *failure);
+                const int *descriptors, unsigned count, bool session, bool namespaces,
+                struct failure *failure);
 
 /**
  * Whether the child is over: 1, with its wait status, 0 while it is not, -1 for a failure. Does

@@ -5,14 +5,12 @@
 #include "console.h"
 
 #include <errno.h>
-#include <limits.h>
-#include <linux/futex.h>
 #include <poll.h>
-#include <signal.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "futex.h"
 
 #define CTRL_A 0x01
 #define READ_BYTES 4096
@@ -20,17 +18,8 @@
 // A guest sends byte by byte. Once woken the thread looks again only this much later, so that a
 // flood costs a system call per batch and not per byte; the first byte goes out at once.
 #define BATCH_NS 3000000L
-#define STACK_BYTES (64 * 1024)
 
 _Static_assert((CONSOLE_RING_BYTES & (CONSOLE_RING_BYTES - 1)) == 0, "ring size");
-
-static void futex_wait(uint32_t *word, uint32_t value, const struct timespec *timeout) {
-  syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout, NULL, 0);
-}
-
-static void futex_wake(uint32_t *word) {
-  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
-}
 
 // --- Output -------------------------------------------------------------------------------------
 
@@ -104,7 +93,7 @@ static void release(struct console *console) {
   pthread_mutex_unlock(&console->serial->lock);
 }
 
-static void *write_out(void *argument) {
+static void write_out(void *argument) {
   struct console *console = argument;
   const struct timespec batch = {.tv_nsec = BATCH_NS};
   for (;;) {
@@ -115,52 +104,48 @@ static void *write_out(void *argument) {
       if (waiting(console) == 0) futex_wait(&console->stopping, 0, &batch);
       continue;
     }
-    if (__atomic_load_n(&console->stopping, __ATOMIC_SEQ_CST)) return NULL;
+    if (__atomic_load_n(&console->stopping, __ATOMIC_SEQ_CST)) break;
     __atomic_store_n(&console->sleeping, 1, __ATOMIC_SEQ_CST);
     if (waiting(console) == 0 && !__atomic_load_n(&console->stopping, __ATOMIC_SEQ_CST)) {
       futex_wait(&console->sleeping, 1, NULL);
     }
     __atomic_store_n(&console->sleeping, 0, __ATOMIC_SEQ_CST);
   }
+  __atomic_store_n(&console->drained, 1, __ATOMIC_SEQ_CST);
+  futex_wake(&console->drained);
+  for (;;) futex_wait(&console->drained, 1, NULL);
 }
 
 int console_start(struct console *console, struct failure *failure) {
-  pthread_attr_t attributes;
-  sigset_t all, mask;
-  pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, STACK_BYTES);
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &mask);
-  int error = pthread_create(&console->thread, &attributes, write_out, console);
-  pthread_sigmask(SIG_SETMASK, &mask, NULL);
-  pthread_attr_destroy(&attributes);
-  if (error) return fail(failure, error, "pthread_create", "the console's thread");
-  console->started = true;
-  pthread_setname_np(console->thread, "console");
-  return 0;
+  console->thread = (struct thread){
+      .body = write_out,
+      .argument = console,
+      .role = CELL_ROLE_CONSOLE,
+      .name = "console",
+  };
+  if (thread_start(&console->thread, NULL, failure)) return -1;
+  return thread_await(&console->thread, failure);
 }
 
 bool console_stop(struct console *console, int patience_ms) {
-  if (!console->started) return true;
-  struct timespec until;
+  const uint64_t start_ns = monotonic_ns();
+  const uint64_t patience_ns = (uint64_t)patience_ms * 1000000u;
   __atomic_store_n(&console->stopping, 1, __ATOMIC_SEQ_CST);
   futex_wake(&console->stopping);
   if (__atomic_exchange_n(&console->sleeping, 0, __ATOMIC_SEQ_CST)) {
     futex_wake(&console->sleeping);
   }
-  clock_gettime(CLOCK_MONOTONIC, &until);
-  until.tv_sec += patience_ms / 1000;
-  until.tv_nsec += patience_ms % 1000 * 1000000L;
-  if (until.tv_nsec >= 1000000000L) {
-    until.tv_sec++;
-    until.tv_nsec -= 1000000000L;
+  while (!__atomic_load_n(&console->drained, __ATOMIC_SEQ_CST)) {
+    uint64_t passed_ns = monotonic_ns() - start_ns;
+    if (passed_ns >= patience_ns) return false;
+    uint64_t left_ns = patience_ns - passed_ns;
+    const struct timespec left = {
+        .tv_sec = (time_t)(left_ns / 1000000000u),
+        .tv_nsec = (long)(left_ns % 1000000000u),
+    };
+    futex_wait(&console->drained, 0, &left);
   }
-  int error = patience_ms < 0
-                  ? pthread_join(console->thread, NULL)
-                  : pthread_clockjoin_np(console->thread, NULL, CLOCK_MONOTONIC, &until);
-  bool ended = error == 0;
-  if (ended) console->started = false;
-  return ended;
+  return true;
 }
 
 // --- Input --------------------------------------------------------------------------------------
@@ -221,7 +206,9 @@ enum console_input console_read(struct console *console) {
   ssize_t count = read(console->input, bytes, sizeof bytes);
   if (count < 0 && (errno == EAGAIN || errno == EINTR)) return CONSOLE_NOTHING;
   if (count < 0 && errno != EIO) return CONSOLE_FAILED;
-  if (count <= 0) return CONSOLE_END; // EIO: a terminal that hung up
+  // EIO: a terminal that hung up, or one that is another job's for now.
+  if (count < 0 && console->terminal && !(ready.revents & POLLHUP)) return CONSOLE_LENT;
+  if (count <= 0) return CONSOLE_END;
   bool quit = false;
   pthread_mutex_lock(&console->serial->lock);
   if (console->terminal) {

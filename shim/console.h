@@ -3,12 +3,12 @@
 // busy, and the vCPU goes on.
 #pragma once
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "device.h"
 #include "failure.h"
+#include "thread.h"
 
 #define CONSOLE_RING_BYTES 16384u // a power of two
 #define CONSOLE_PENDING_BYTES 65536u
@@ -17,6 +17,7 @@ enum console_input {
   CONSOLE_TAKEN,
   CONSOLE_NOTHING,
   CONSOLE_END,
+  CONSOLE_LENT, // another job has the terminal
   CONSOLE_FAILED, // see errno
   CONSOLE_QUIT,
 };
@@ -28,12 +29,12 @@ struct console {
   int wake;   // eventfd towards the I/O thread, for lost_errno
   bool terminal;     // Ctrl-A is the user's
   bool escaping;     // the last byte was a Ctrl-A
-  pthread_t thread;
-  bool started;
+  struct thread thread;
   uint32_t head;     // atomic: bytes put into the ring; by the holder of the serial's lock
   uint32_t tail;     // atomic: bytes written out; by the console's thread
   uint32_t sleeping; // futex: the thread waits for output
   uint32_t stopping; // futex
+  uint32_t drained;  // futex: the thread has written everything out and does nothing more
   bool held;         // atomic: the UART has output for which there was no room
   int lost_errno;    // atomic: why output was dropped, or 0
   bool loss_told;    // the I/O thread's
@@ -63,8 +64,5 @@ enum console_input console_read(struct console *console);
 /** Whether to read the input now: a terminal always, a pipe once its last bytes are taken. */
 bool console_wants_input(struct console *console);
 
-/**
- * Ends the thread once all output is out, or `patience_ms` later (-1: never). True: all is out.
- * A thread that hangs in a write of its own is left to the end of the process.
- */
+/** Waits until all output is out, but at most so many milliseconds. True: all is out. */
 bool console_stop(struct console *console, int patience_ms);

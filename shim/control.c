@@ -1,7 +1,8 @@
-// The control socket. Calls send, recv, poll, write on standard error.
+// The control socket. Calls read, write, poll; once at the start fcntl and setsockopt.
 #include "control.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 #define LAST_WORD_MS 2000
+#define ROOM_BYTES (1 << 20) // a host may be some hundreds of answers behind before any is dropped
 
 struct header {
   uint32_t type, length;
@@ -92,7 +94,7 @@ static void say(const struct control *control, uint32_t type, const void *payloa
   size_t left = sizeof header + length;
   const uint8_t *at = message;
   while (left > 0) {
-    ssize_t sent = send(control->fd, at, left, MSG_NOSIGNAL | MSG_DONTWAIT);
+    ssize_t sent = write(control->fd, at, left);
     if (sent < 0 && errno == EINTR) continue;
     if (sent <= 0) return;
     at += sent;
@@ -111,6 +113,17 @@ static void print_line(const char *text, const char *more) {
   line[length++] = '\n';
   ssize_t written = write(STDERR_FILENO, line, (size_t)length);
   (void)written;
+}
+
+void control_open(struct control *control, int fd) {
+  control->fd = fd;
+  // This end is the cell's alone. With read and write no descriptor can be sent or taken.
+  fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK);
+  setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &(const int){ROOM_BYTES}, sizeof(int));
+}
+
+void control_confined(const struct control *control, const struct confined *confined) {
+  say(control, CELL_CONFINED, confined, sizeof *confined);
 }
 
 void control_tell(const struct control *control, uint32_t type) { say(control, type, NULL, 0); }
@@ -208,8 +221,8 @@ void control_ended(const struct control *control, const struct machine *machine,
 
 int control_receive(struct control *control, struct command *command) {
   while (control->received_bytes < sizeof control->received) {
-    ssize_t got = recv(control->fd, control->received + control->received_bytes,
-                       sizeof control->received - control->received_bytes, MSG_DONTWAIT);
+    ssize_t got = read(control->fd, control->received + control->received_bytes,
+                       sizeof control->received - control->received_bytes);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0 && errno == EAGAIN) return 0;
     if (got <= 0) return -1;

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "abi.h"
+#include "confine.h"
 #include "failure.h"
 #include "machine.h"
 
@@ -19,6 +20,12 @@ struct command {
   uint32_t type; // CELL_COMMAND_*
   uint32_t value;
 };
+
+/** Takes the socket that a host handed over; SIGPIPE must be ignored. */
+void control_open(struct control *control, int fd);
+
+/** What confines this cell. */
+void control_confined(const struct control *control, const struct confined *confined);
 
 /** A message without payload. */
 void control_tell(const struct control *control, uint32_t type);

@@ -37,6 +37,7 @@ static int watch_signals(struct io *io, struct failure *failure) {
   sigaddset(&set, SIGINT);
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGHUP);
+  sigaddset(&set, SIGCONT); // blocked in a cell that a host spawned
   io->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
   if (io->signals < 0) return fail_errno(failure, "signalfd");
   return watch(io, io->signals, tag(SOURCE_SIGNAL, 0, 0), failure);
@@ -64,7 +65,7 @@ int io_create(struct io *io, struct failure *failure) {
 /** Has epoll look at the input exactly while it should be read. */
 static void watch_input(struct io *io) {
   struct console *console = &io->machine->console;
-  bool wanted = !io->paused && !io->input_over && console_wants_input(console);
+  bool wanted = !io->paused && !io->input_over && !io->input_lent && console_wants_input(console);
   if (io->input_always || wanted == io->input_watched) return;
   struct epoll_event event = {.events = EPOLLIN, .data.u64 = tag(SOURCE_INPUT, 0, 0)};
   int operation = wanted ? EPOLL_CTL_ADD : EPOLL_CTL_DEL;
@@ -90,6 +91,9 @@ static void read_input(struct io *io) {
       return;
     case CONSOLE_END:
       io->input_over = true;
+      return;
+    case CONSOLE_LENT:
+      io->input_lent = true; // until the shell continues this job, in the foreground perhaps
       return;
     default:
       return;
@@ -142,7 +146,11 @@ static void hear_news(struct io *io) {
 static void take_signal(struct io *io) {
   struct signalfd_siginfo info;
   while (read(io->signals, &info, sizeof info) == sizeof info) {
-    machine_end(io->machine, CELL_CAUSE_SIGNAL, info.ssi_signo);
+    if (info.ssi_signo == SIGCONT) {
+      io->input_lent = false;
+    } else {
+      machine_end(io->machine, CELL_CAUSE_SIGNAL, info.ssi_signo);
+    }
   }
 }
 
@@ -257,7 +265,7 @@ static void await_output(struct io *io) {
   while (!console_stop(&io->machine->console, FAREWELL_STEP_MS)) {
     struct signalfd_siginfo info;
     struct command command;
-    bool asked = read(io->signals, &info, sizeof info) == sizeof info;
+    bool asked = read(io->signals, &info, sizeof info) == sizeof info && info.ssi_signo != SIGCONT;
     if (io->control->fd >= 0 && io->host_needed) {
       asked |= control_receive(io->control, &command) != 0;
     }

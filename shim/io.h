@@ -18,6 +18,7 @@ struct io {
   bool input_watched;  // by epoll
   bool input_always;   // it cannot be: a file, or /dev/null
   bool input_over;
+  bool input_lent;     // it is another job's terminal for now
   bool marker_told;
   uint32_t traps_told[MACHINE_DEVICES_MAX];
 };

@@ -1,27 +1,16 @@
-// vCPU threads and the state they obey. Calls futex, sigaction and write on an eventfd, starts one
-// thread per vCPU; KVM_RUN by way of vcpu.c. bus.c makes the devices.
+// vCPU threads and the state they obey. Calls futex and write on an eventfd, starts one thread per
+// vCPU; KVM_RUN by way of vcpu.c. bus.c makes the devices.
 #include "machine.h"
 
 #include <errno.h>
-#include <limits.h>
-#include <linux/futex.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "bus.h"
-
-#define STACK_BYTES (128 * 1024)
-
-static void futex_wait(uint32_t *word, uint32_t value) {
-  syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
-}
-
-static void futex_wake(uint32_t *word) {
-  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
-}
+#include "futex.h"
 
 static uint32_t state_of(struct machine *machine) {
   return __atomic_load_n(&machine->state, __ATOMIC_SEQ_CST);
@@ -152,20 +141,22 @@ static bool obey(struct machine *machine) {
   while (state_of(machine) == MACHINE_PAUSED) {
     __atomic_fetch_add(&machine->parked, 1, __ATOMIC_SEQ_CST);
     futex_wake(&machine->parked);
-    while (state_of(machine) == MACHINE_PAUSED) futex_wait(&machine->state, MACHINE_PAUSED);
+    while (state_of(machine) == MACHINE_PAUSED) futex_wait(&machine->state, MACHINE_PAUSED, NULL);
     __atomic_fetch_sub(&machine->parked, 1, __ATOMIC_SEQ_CST);
   }
   return state_of(machine) != MACHINE_STOPPING;
 }
 
-static void *run(void *argument) {
+static void run(void *argument) {
   struct cpu *cpu = argument;
+  struct machine *machine = cpu->machine;
   struct failure failure;
-  vcpu_bind(&cpu->vcpu);
-  while (obey(cpu->machine)) {
+  vcpu_bind(&cpu->vcpu, cpu->thread.id);
+  vcpu_enter(&cpu->vcpu);
+  while (obey(machine)) {
     // After its own end a vCPU waits for the machine's, over any pause and resume.
-    if (__atomic_load_n(&cpu->machine->ending.claimed, __ATOMIC_SEQ_CST)) {
-      futex_wait(&cpu->machine->state, MACHINE_RUNNING);
+    if (__atomic_load_n(&machine->ending.claimed, __ATOMIC_SEQ_CST)) {
+      futex_wait(&machine->state, MACHINE_RUNNING, NULL);
       continue;
     }
     int kind = vcpu_step(&cpu->vcpu, &failure);
@@ -176,40 +167,9 @@ static void *run(void *argument) {
     cpu->exits[kind]++;
     handle(cpu, kind);
   }
-  return NULL;
-}
-
-static int start_thread(struct cpu *cpu, const pthread_attr_t *attributes,
-                        struct failure *failure) {
-  int error = pthread_create(&cpu->thread, attributes, run, cpu);
-  if (error) return fail(failure, error, "pthread_create", "a vCPU's thread");
-  cpu->started = true;
-  char name[16] = "vcpu 0";
-  unsigned index = (unsigned)(cpu - cpu->machine->cpus);
-  if (index >= 10) name[5] = (char)('0' + index / 10);
-  name[index >= 10 ? 6 : 5] = (char)('0' + index % 10);
-  pthread_setname_np(cpu->thread, name);
-  return 0;
-}
-
-int machine_start(struct machine *machine, struct failure *failure) {
-  pthread_attr_t attributes;
-  sigset_t all, mask;
-  pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, STACK_BYTES);
-  // A vCPU's thread takes kicks, and the host's death: nothing else may interrupt the guest.
-  sigfillset(&all);
-  sigdelset(&all, SIGRTMIN);
-  sigdelset(&all, SIGUSR2);
-  pthread_sigmask(SIG_SETMASK, &all, &mask);
-  int status = 0;
-  for (uint32_t i = 0; i < machine->cpu_count && status == 0; i++) {
-    status = start_thread(&machine->cpus[i], &attributes, failure);
-  }
-  pthread_sigmask(SIG_SETMASK, &mask, NULL);
-  pthread_attr_destroy(&attributes);
-  if (status) machine_stop(machine);
-  return status;
+  __atomic_fetch_add(&machine->stopped, 1, __ATOMIC_SEQ_CST);
+  futex_wake(&machine->stopped);
+  for (;;) futex_wait(&machine->state, MACHINE_STOPPING, NULL);
 }
 
 /** First the state, then the kicks: a vCPU that was kicked finds what it is about. */
@@ -218,16 +178,45 @@ static void change_state(struct machine *machine, uint32_t state) {
   futex_wake(&machine->state);
   if (state == MACHINE_RUNNING) return;
   for (uint32_t i = 0; i < machine->cpu_count; i++) {
-    if (machine->cpus[i].started) vcpu_kick(&machine->cpus[i].vcpu);
+    vcpu_kick(&machine->cpus[i].vcpu);
   }
 }
 
-void machine_pause(struct machine *machine) {
+static void await_parked(struct machine *machine) {
   uint32_t parked;
-  change_state(machine, MACHINE_PAUSED);
   while ((parked = __atomic_load_n(&machine->parked, __ATOMIC_SEQ_CST)) < machine->cpu_count) {
-    futex_wait(&machine->parked, parked);
+    futex_wait(&machine->parked, parked, NULL);
   }
+}
+
+int machine_start(struct machine *machine, struct failure *failure) {
+  // A vCPU's thread takes kicks, and the host's death: nothing else may interrupt the guest.
+  sigset_t open;
+  sigemptyset(&open);
+  sigaddset(&open, SIGRTMIN);
+  sigaddset(&open, SIGUSR2);
+  machine->state = MACHINE_PAUSED;
+  for (uint32_t i = 0; i < machine->cpu_count; i++) {
+    struct thread *thread = &machine->cpus[i].thread;
+    *thread = (struct thread){
+        .body = run,
+        .argument = &machine->cpus[i],
+        .role = CELL_ROLE_VCPU,
+        .index = i,
+    };
+    snprintf(thread->name, sizeof thread->name, "vcpu %u", i);
+    if (thread_start(thread, &open, failure)) return -1;
+  }
+  for (uint32_t i = 0; i < machine->cpu_count; i++) {
+    if (thread_await(&machine->cpus[i].thread, failure)) return -1;
+  }
+  await_parked(machine);
+  return 0;
+}
+
+void machine_pause(struct machine *machine) {
+  change_state(machine, MACHINE_PAUSED);
+  await_parked(machine);
 }
 
 void machine_resume(struct machine *machine) { change_state(machine, MACHINE_RUNNING); }
@@ -240,8 +229,8 @@ void machine_stop(struct machine *machine) {
     pthread_cond_broadcast(&machine->devices[i].idle);
     pthread_mutex_unlock(&machine->devices[i].lock);
   }
-  for (uint32_t i = 0; i < machine->cpu_count; i++) {
-    if (machine->cpus[i].started) pthread_join(machine->cpus[i].thread, NULL);
-    machine->cpus[i].started = false;
+  uint32_t stopped;
+  while ((stopped = __atomic_load_n(&machine->stopped, __ATOMIC_SEQ_CST)) < machine->cpu_count) {
+    futex_wait(&machine->stopped, stopped, NULL);
   }
 }

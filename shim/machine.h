@@ -2,13 +2,13 @@
 // state that both obey: running, paused, stopping.
 #pragma once
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "console.h"
 #include "device.h"
 #include "image.h"
+#include "thread.h"
 #include "vcpu.h"
 #include "vm.h"
 
@@ -23,8 +23,7 @@ struct cpu {
   struct machine *machine;
   struct vcpu vcpu;
   struct exit_record record;
-  pthread_t thread;
-  bool started;
+  struct thread thread;
   uint64_t exits[CELL_EXIT_KIND_COUNT];
   uint64_t unclaimed;
 };
@@ -50,6 +49,7 @@ struct machine {
   int wake; // eventfd towards the I/O thread: the ending, or room for input
   uint32_t state;   // futex: enum machine_state
   uint32_t parked;  // futex: vCPU threads that stand still
+  uint32_t stopped; // futex: vCPU threads that do nothing more
   uint64_t marker_ns; // atomic
   struct ending ending;
   struct device devices[MACHINE_DEVICES_MAX];
@@ -65,7 +65,7 @@ int machine_add_devices(struct machine *machine, const struct image *image,
 /** Creates the vCPUs and gives the first one its registers. */
 int machine_add_cpus(struct machine *machine, const struct image *image, struct failure *failure);
 
-/** Starts one thread per vCPU; the guest runs from here on. */
+/** Starts one confined thread per vCPU; they stand still until machine_resume(). */
 int machine_start(struct machine *machine, struct failure *failure);
 
 /** Ends the guest, for the first reason given. From any thread. */

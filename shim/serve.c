@@ -1,9 +1,9 @@
-// Serving queues. Calls what block.c, entropy.c and uring.c call.
+// Serving queues. Calls poll and what block.c, entropy.c and uring.c call.
 #include "serve.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
-#include <time.h>
 #include <x86intrin.h>
 
 #include "entropy.h"
@@ -12,6 +12,8 @@
 // turn: a guest may refill its ring for ever.
 #define TURN 64
 #define TURN_BYTES (64u << 20) // likewise: a few large requests take as long as many small ones
+
+#define RETRY_MS 1
 
 #define SLOTS_PER_DEVICE (SERVE_SLOTS * 3 / 4)
 #define SLOTS_RESERVED (SERVE_SLOTS / 8)
@@ -182,11 +184,10 @@ unsigned server_advance(struct server *server) {
 }
 
 bool server_drain(struct server *server) {
-  const struct timespec soon = {.tv_nsec = 1000000};
   while (server->free_count < SERVE_SLOTS) {
     if (server_advance(server) > 0) continue;
     if (server->refused) {
-      nanosleep(&soon, NULL); // what is in flight may not be in the kernel yet
+      poll(NULL, 0, RETRY_MS); // what is in flight may not be in the kernel yet
     } else if (uring_wait(&server->ring) != 0) {
       return false;
     }

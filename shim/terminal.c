@@ -14,8 +14,7 @@ static struct termios cooked;
 static struct termios raw;
 static int raw_fd = -1;
 static int remembered_fd = -1; // `cooked` is of this one, which another process makes raw
-static struct sigaction old_abort;
-static struct sigaction old_continue;
+static pid_t own_group;
 
 /** tcsetattr that does not stop the process when it is in the background. */
 static int set_attributes(int fd, const struct termios *attributes) {
@@ -43,29 +42,56 @@ static void on_continue(int number) {
   (void)number;
   int saved_errno = errno;
   int fd = __atomic_load_n(&raw_fd, __ATOMIC_SEQ_CST);
+  if (fd < 0) fd = __atomic_load_n(&remembered_fd, __ATOMIC_SEQ_CST);
   // Continued in the background: the terminal belongs to somebody else until the next SIGCONT.
-  if (fd >= 0 && tcgetpgrp(fd) == getpgrp()) set_attributes(fd, &raw);
+  if (fd >= 0 && tcgetpgrp(fd) == own_group) set_attributes(fd, &raw);
   errno = saved_errno;
 }
 
 /** True where the terminal is ours to use but lent to another job of the shell's. */
 static bool in_background(int fd) {
   pid_t owner = tcgetpgrp(fd);
-  return owner >= 0 && owner != getpgrp();
+  return owner >= 0 && owner != own_group;
 }
 
-/** Fills in `cooked`, which is put back at exit. */
-static int remember(int fd, const char *call, struct failure *failure) {
+/** Fills in `cooked`, which is put back at exit, and `raw`. */
+static int remember(int fd, struct failure *failure) {
   static bool at_exit;
+  if (tcgetattr(fd, &cooked)) return fail_errno(failure, "tcgetattr");
+  raw = cooked;
+  cfmakeraw(&raw);
+  // Output stays processed, so that messages of the host on the same terminal begin at column 1.
+  raw.c_oflag |= OPOST;
+  if (!at_exit && atexit(terminal_restore) != 0) return fail(failure, ENOMEM, "atexit", "%s", "");
+  at_exit = true;
+  return 0;
+}
+
+/** Waits until the terminal is ours to use. */
+static int take(int fd, const char *call, struct failure *failure) {
+  own_group = getpgrp();
   // What every program does that a shell starts with '&' and that wants its terminal: it stops
   // until it is brought to the foreground. Taking the terminal would make the shell's own raw.
   // The whole job stops, as when the terminal itself stops it: the cell's host is part of it.
   if (in_background(fd)) kill(0, SIGTTOU);
   if (in_background(fd)) return fail(failure, EIO, call, "another job has the terminal");
-  if (tcgetattr(fd, &cooked)) return fail_errno(failure, "tcgetattr");
-  if (!at_exit && atexit(terminal_restore) != 0) return fail(failure, ENOMEM, "atexit", "%s", "");
-  at_exit = true;
-  return 0;
+  return remember(fd, failure);
+}
+
+/** Raw again after a stop, since shells change a stopped job's terminal. */
+static void follow(void) {
+  struct sigaction action = {.sa_handler = on_continue, .sa_flags = SA_RESTART};
+  sigaction(SIGCONT, &action, NULL);
+}
+
+static int make_raw(int fd, struct failure *failure) {
+  struct sigaction action = {.sa_handler = on_abort, .sa_flags = SA_RESTART};
+  __atomic_store_n(&raw_fd, fd, __ATOMIC_SEQ_CST);
+  sigaction(SIGABRT, &action, NULL);
+  if (set_attributes(fd, &raw) == 0) return 0;
+  fail_errno(failure, "tcsetattr");
+  terminal_restore();
+  return -1;
 }
 
 int terminal_remember(int fd, struct failure *failure) {
@@ -73,8 +99,9 @@ int terminal_remember(int fd, struct failure *failure) {
   if (raw_fd >= 0 || remembered_fd >= 0) {
     return fail(failure, EBUSY, "terminalRemember", "another terminal is in use already");
   }
-  if (remember(fd, "terminalRemember", failure)) return -1;
+  if (take(fd, "terminalRemember", failure)) return -1;
   __atomic_store_n(&remembered_fd, fd, __ATOMIC_SEQ_CST);
+  follow();
   return 0;
 }
 
@@ -83,20 +110,13 @@ int terminal_raw(int fd, struct failure *failure) {
   if (raw_fd >= 0 || remembered_fd >= 0) {
     return fail(failure, EBUSY, "terminalRaw", "another terminal is in use already");
   }
-  if (remember(fd, "terminalRaw", failure)) return -1;
-  raw = cooked;
-  cfmakeraw(&raw);
-  // Output stays processed, so that messages of the host on the same terminal begin at column 1.
-  raw.c_oflag |= OPOST;
-  struct sigaction abort_action = {.sa_handler = on_abort, .sa_flags = SA_RESTART};
-  struct sigaction continue_action = {.sa_handler = on_continue, .sa_flags = SA_RESTART};
-  __atomic_store_n(&raw_fd, fd, __ATOMIC_SEQ_CST);
-  sigaction(SIGABRT, &abort_action, &old_abort);
-  sigaction(SIGCONT, &continue_action, &old_continue);
-  if (set_attributes(fd, &raw) == 0) return 0;
-  fail_errno(failure, "tcsetattr");
-  terminal_restore();
-  return -1;
+  if (take(fd, "terminalRaw", failure)) return -1;
+  follow();
+  return make_raw(fd, failure);
+}
+
+int terminal_raw_for_host(int fd, struct failure *failure) {
+  return remember(fd, failure) ? -1 : make_raw(fd, failure);
 }
 
 void terminal_restore(void) {
@@ -105,10 +125,7 @@ void terminal_restore(void) {
   int other_fd = __atomic_exchange_n(&remembered_fd, -1, __ATOMIC_SEQ_CST);
   if (other_fd >= 0) set_attributes(other_fd, &cooked);
   int fd = __atomic_exchange_n(&raw_fd, -1, __ATOMIC_SEQ_CST);
-  if (fd >= 0) {
-    set_attributes(fd, &cooked);
-    sigaction(SIGABRT, &old_abort, NULL);
-    sigaction(SIGCONT, &old_continue, NULL);
-  }
+  if (fd >= 0) set_attributes(fd, &cooked);
+  // Its handlers stay: they do nothing now, and a confined cell may not change them any more.
   errno = saved_errno;
 }

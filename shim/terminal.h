@@ -17,9 +17,16 @@ int terminal_raw(int fd, struct failure *failure);
 
 /**
  * Remembers how the terminal is while another process of the same job makes it raw: it goes back
- * at exit and by terminal_restore(). A background job stops first, as above; errors as above.
+ * at exit and by terminal_restore(), and is made raw again on SIGCONT. A background job stops
+ * first, as above; errors as above.
  */
 int terminal_remember(int fd, struct failure *failure);
+
+/**
+ * Raw mode in a process whose starter remembers the terminal, knows whose it is, and makes it raw
+ * again after a stop: in a process namespace of its own, job control is a closed book.
+ */
+int terminal_raw_for_host(int fd, struct failure *failure);
 
 /** The terminal as it was; does nothing where none is raw. Safe in a signal handler. */
 void terminal_restore(void);

@@ -21,8 +21,11 @@
 #endif
 
 static int setup(struct io_uring_params *params) {
-  // The second time without what older kernels do not know.
-  const uint32_t flags[] = {IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SINGLE_ISSUER, 0};
+  // The second time without what older kernels do not know. Disabled until it is restricted.
+  const uint32_t flags[] = {
+      IORING_SETUP_R_DISABLED | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SINGLE_ISSUER,
+      IORING_SETUP_R_DISABLED,
+  };
   int fd = -1;
   for (size_t i = 0; i < sizeof flags / sizeof *flags && fd < 0; i++) {
     *params = (struct io_uring_params){.flags = flags[i]};
@@ -34,6 +37,22 @@ static int setup(struct io_uring_params *params) {
 
 static void *map(int fd, size_t bytes, uint64_t offset) {
   return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, (off_t)offset);
+}
+
+/** From here on: three operations, on registered files only, and nothing more to register. */
+static int restrict_ring(int fd, struct failure *failure) {
+  struct io_uring_restriction rules[] = {
+      {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READV},
+      {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITEV},
+      {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FSYNC},
+      {.opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED, .sqe_flags = IOSQE_FIXED_FILE},
+  };
+  if (syscall(SYS_io_uring_register, fd, IORING_REGISTER_RESTRICTIONS, rules,
+              sizeof rules / sizeof *rules) < 0) {
+    return fail_errno(failure, "IORING_REGISTER_RESTRICTIONS");
+  }
+  if (syscall(SYS_io_uring_register, fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) == 0) return 0;
+  return fail_errno(failure, "IORING_REGISTER_ENABLE_RINGS");
 }
 
 int uring_create(struct uring *ring, const int *files, unsigned count, struct failure *failure) {
@@ -66,7 +85,7 @@ int uring_create(struct uring *ring, const int *files, unsigned count, struct fa
   if (syscall(SYS_io_uring_register, ring->fd, IORING_REGISTER_FILES, files, count) < 0) {
     return fail_errno(failure, "io_uring_register");
   }
-  return 0;
+  return restrict_ring(ring->fd, failure);
 }
 
 static uint8_t operation(uint32_t kind) {

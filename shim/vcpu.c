@@ -1,20 +1,22 @@
 // The virtual processor: creation, steps, kicks. vcpu-state.c sets and reads its registers.
-// Calls mmap on the vCPU, gettid, tgkill, sigaction, KVM_GET_VCPU_MMAP_SIZE,
+// Calls mmap on the vCPU, gettid, tgkill, poll, sigaction, KVM_GET_VCPU_MMAP_SIZE,
 // KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_GET_TSC_KHZ, KVM_RUN.
 #include "vcpu.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "abi.h"
 #include "cpuid.h"
 #include "vcpu-state.h"
+
+#define RETRY_MS 1
 
 _Static_assert(sizeof(struct exit_record) == SHIM_EXIT_RECORD_BYTES, "exit record");
 _Static_assert(offsetof(struct exit_record, address) == SHIM_EXIT_RECORD_ADDRESS, "address");
@@ -35,7 +37,7 @@ static void take_kick_signal(void) {
 
 int vcpu_create(struct vcpu *vcpu, const struct vm *vm, unsigned index, unsigned count,
                 struct exit_record *record, struct failure *failure) {
-  *vcpu = (struct vcpu){.fd = -1, .record = record, .thread = gettid()};
+  *vcpu = (struct vcpu){.fd = -1, .record = record, .process = getpid(), .thread = gettid()};
   pthread_once(&kick_once, take_kick_signal);
   int bytes = ioctl(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
   if (bytes < 0) return fail_errno(failure, "KVM_GET_VCPU_MMAP_SIZE");
@@ -53,8 +55,8 @@ int vcpu_create(struct vcpu *vcpu, const struct vm *vm, unsigned index, unsigned
   return vcpu_reset_state(vcpu, failure);
 }
 
-void vcpu_bind(struct vcpu *vcpu) {
-  __atomic_store_n(&vcpu->thread, gettid(), __ATOMIC_SEQ_CST);
+void vcpu_bind(struct vcpu *vcpu, pid_t thread) {
+  __atomic_store_n(&vcpu->thread, thread, __ATOMIC_SEQ_CST);
 }
 
 static uint8_t *port_element(const struct vcpu *vcpu) {
@@ -137,6 +139,12 @@ static int translate_exit(struct vcpu *vcpu) {
   }
 }
 
+void vcpu_enter(struct vcpu *vcpu) {
+  __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+  ioctl(vcpu->fd, KVM_RUN, 0);
+  __atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+}
+
 int vcpu_step(struct vcpu *vcpu, struct failure *failure) {
   if (take_answer(vcpu)) return port_exit(vcpu);
   // The kicker first sets immediate_exit, then looks at `running`; here it is the other way
@@ -157,13 +165,12 @@ int vcpu_step(struct vcpu *vcpu, struct failure *failure) {
 }
 
 void vcpu_kick(struct vcpu *vcpu) {
-  const struct timespec pause = {.tv_nsec = 1000000};
   __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
   // A real-time signal is refused while the user's queue of them is full; the vCPU leaves by
   // itself or the queue drains.
   while (__atomic_load_n(&vcpu->running, __ATOMIC_SEQ_CST)) {
-    if (tgkill(getpid(), vcpu->thread, SIGRTMIN) == 0 || errno != EAGAIN) return;
-    nanosleep(&pause, NULL);
+    if (tgkill(vcpu->process, vcpu->thread, SIGRTMIN) == 0 || errno != EAGAIN) return;
+    poll(NULL, 0, RETRY_MS);
   }
 }
 

@@ -29,6 +29,7 @@ struct vcpu {
   struct kvm_run *run;
   size_t run_bytes;
   struct exit_record *record;
+  pid_t process;
   pid_t thread;            // the only one that may run it: see vcpu_bind()
   int running;             // atomic: the thread is in KVM_RUN, or on its way in or out
   enum vcpu_answer answer; // what the last exit waits for
@@ -66,12 +67,18 @@ struct vcpu_crash {
 int vcpu_create(struct vcpu *vcpu, const struct vm *vm, unsigned index, unsigned count,
                 struct exit_record *record, struct failure *failure);
 
-/** Makes the calling thread the one that runs it; until then that is the one that created it. */
-void vcpu_bind(struct vcpu *vcpu);
+/** Makes the calling thread, `thread`, the one that runs it, instead of the one that created it. */
+void vcpu_bind(struct vcpu *vcpu, pid_t thread);
 
 /** Sets the start registers; general registers without a name here become zero, rflags 2. */
 int vcpu_set_registers(const struct vcpu *vcpu, const struct vcpu_registers *registers,
                        struct failure *failure);
+
+/**
+ * Enters KVM_RUN and leaves it at once, guest untouched: from Linux 6.14 on KVM starts a thread of
+ * its own then, which a limit on processes would forbid later.
+ */
+void vcpu_enter(struct vcpu *vcpu);
 
 /**
  * Runs to the next exit and returns its SHIM_EXIT_* number, -1 for a failure of KVM_RUN itself.

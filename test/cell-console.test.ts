@@ -155,7 +155,7 @@ cellTest('a reader that goes away leaves the guest running', async () => {
   assert.is(ended.status, 0);
   assert.equal(
     cell.messages.map((message) => message.type),
-    ['started', 'marker', 'ended'],
+    ['confined', 'started', 'marker', 'ended'],
   );
 });
 

@@ -92,7 +92,7 @@ cellTest('the boot marker is told, also by a guest that is over at once', async 
     const cell = startSpawned(bareImage((code) => mark(code, 123), { bootTimer: true }));
     const { report } = await cell.ended();
     const told = cell.messages.map((message) => message.type);
-    assert.equal(told, ['started', 'marker', 'ended']);
+    assert.equal(told, ['confined', 'started', 'marker', 'ended']);
     const at = protocol.REPORT_PHASES + 8 * protocol.PHASE_MARKER;
     assert.ok(report!.getBigUint64(at, true) > 0n);
   }

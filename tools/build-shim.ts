@@ -19,9 +19,11 @@ import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as abi from '../assembly/abi.ts';
 import * as image from '../host/boot/image-format.ts';
+import { ROLE_CONSOLE, ROLE_IO, ROLE_START, ROLE_VCPU } from '../host/confine/roles.ts';
 import * as cell from '../host/engine/cell-protocol.ts';
 import { FaradayError } from '../host/errors.ts';
 import * as seam from '../host/shim.ts';
+import { filtersHeader } from './build-filters.ts';
 import { findCommand, run } from './command.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -104,6 +106,7 @@ export function abiHeader(): string {
     macros('IMAGE_', image),
     '\n',
     macros('CELL_', cell),
+    macros('CELL_', { ROLE_START, ROLE_VCPU, ROLE_IO, ROLE_CONSOLE }),
   ].join('');
 }
 
@@ -156,7 +159,7 @@ function units(inputsHash: string): Unit[] {
 }
 
 function hashHeaders(): string {
-  const hash = createHash('sha256').update(abiHeader());
+  const hash = createHash('sha256').update(abiHeader()).update(filtersHeader());
   for (const name of readdirSync(shimFolder).sort()) {
     if (name.endsWith('.h')) hash.update(readFileSync(join(shimFolder, name)));
   }
@@ -211,6 +214,7 @@ function isShared(name: string): boolean {
 export async function buildShim(): Promise<void> {
   mkdirSync(objectFolder, { recursive: true });
   replaceFile(join(buildFolder, 'abi.h'), abiHeader());
+  replaceFile(join(buildFolder, 'filters.h'), filtersHeader());
   await translateCore();
   const all = units(hashHeaders());
   for (const each of all) {

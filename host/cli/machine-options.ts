@@ -49,7 +49,9 @@ function flagsOf(command: Command): RawSettings {
   const settings: RawSettings = {};
   for (const option of command.options) {
     const value = command.getOptionValue(option.attributeName());
-    if (value !== undefined && option.long) settings[option.long.slice(2)] = value;
+    if (value === undefined || !option.long) continue;
+    // '--no-X' makes the value of '--X' false.
+    if (option.negate === (value === false)) settings[option.long.slice(2)] = value || true;
   }
   return settings;
 }

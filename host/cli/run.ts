@@ -2,9 +2,10 @@
 import { Command } from 'commander';
 import { toRunConfig } from '../config.ts';
 import { createLog, printError } from '../log.ts';
+import { addConfineOptions } from './confine-options.ts';
 import { addMachineOptions, settingsOf } from './machine-options.ts';
 
-export const runCommand = addMachineOptions(new Command('run'))
+export const runCommand = addConfineOptions(addMachineOptions(new Command('run')))
   .description('boot a guest and attach its console to this terminal')
   .option('--net-backend <backend>', 'none (default: none)')
   .option('--engine <engine>', 'cell or v8 (default: cell)')

@@ -15,6 +15,7 @@ export type Message =
   | { type: 'started' | 'marker' | 'paused' | 'resumed' }
   | { type: 'failed'; failure: Failure }
   | { type: 'log'; level: 'error' | 'warn' | 'info'; text: string }
+  | { type: 'confined' | 'violation'; record: DataView }
   | { type: 'ended'; report: DataView };
 
 /** The error for a cell that does not keep to the protocol. */
@@ -63,6 +64,8 @@ const KINDS = new Map<number, [lengthBytes: number, read: (payload: DataView) =>
   [protocol.FAILED, [protocol.FAILED_BYTES, failed]],
   [protocol.LOG, [protocol.LOG_BYTES, log]],
   [protocol.ENDED, [protocol.REPORT_BYTES, (report) => ({ type: 'ended', report })]],
+  [protocol.CONFINED, [protocol.CONFINED_BYTES, (record) => ({ type: 'confined', record })]],
+  [protocol.VIOLATION, [protocol.VIOLATION_BYTES, (record) => ({ type: 'violation', record })]],
   [protocol.PAUSED, [0, () => ({ type: 'paused' })]],
   [protocol.RESUMED, [0, () => ({ type: 'resumed' })]],
 ]);

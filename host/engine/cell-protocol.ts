@@ -23,6 +23,8 @@ export const LOG = 4; // a line of text for the log, LOG_*
 export const ENDED = 5; // the report, REPORT_*; the cell's last message
 export const PAUSED = 6; // all vCPUs stand still, no request is in flight; no payload
 export const RESUMED = 7; // no payload
+export const CONFINED = 8; // what confines it, told before the guest starts: CONFINED_*
+export const VIOLATION = 9; // a forbidden system call, then its end: VIOLATION_*
 
 // To the cell: a type and one u32.
 export const COMMAND_BYTES = 8;
@@ -45,6 +47,51 @@ export const LOG_BYTES = 256;
 export const LOG_LEVEL_ERROR = 0;
 export const LOG_LEVEL_WARN = 1;
 export const LOG_LEVEL_INFO = 2;
+
+// --- Confinement --------------------------------------------------------------------------------
+
+// How a layer is wanted, on the command line of a cell: --landlock=N, --namespaces=N.
+export const MODE_OFF = 0;
+export const MODE_AUTO = 1; // as far as this kernel and this user's rights go
+export const MODE_REQUIRED = 2; // or no start
+// --seccomp=N
+export const SECCOMP_OFF = 0;
+export const SECCOMP_LOG = 1; // a forbidden call is written to the kernel's log, and carried out
+export const SECCOMP_ENFORCE = 2;
+
+export const CONFINED_NAMESPACES = 0; // u32, NAMESPACE_* bits: those of its own
+export const CONFINED_NAMESPACES_ERRNO = 4; // u32: why some are missing, or 0
+export const CONFINED_LANDLOCK_ABI = 8; // u32: what the kernel knows; 0: no domain
+export const CONFINED_LANDLOCK_ERRNO = 12; // u32: why there is none, or 0
+export const CONFINED_SECCOMP = 16; // u32, SECCOMP_*
+export const CONFINED_USER = 20; // u32: the effective user id, as the cell sees it
+export const CONFINED_GROUP = 24; // u32
+export const CONFINED_CAPABILITIES = 28; // u32, CAPABILITIES_* bits
+export const CONFINED_NO_NEW_PRIVS = 32; // u32
+export const CONFINED_DUMPABLE = 36; // u32
+export const CONFINED_PROCESSES = 40; // u64, limit; all ones: none
+export const CONFINED_FILES = 48; // u64, limit
+export const CONFINED_ADDRESS_SPACE = 56; // u64, bytes
+export const CONFINED_BYTES = 64;
+
+export const NAMESPACE_USER = 1;
+export const NAMESPACE_MOUNT = 2; // with an empty root
+export const NAMESPACE_PID = 4;
+export const NAMESPACE_NET = 8;
+export const NAMESPACE_IPC = 16;
+export const NAMESPACE_UTS = 32;
+export const NAMESPACE_CGROUP = 64;
+
+export const CAPABILITIES_NONE_HELD = 1; // permitted, effective and inheritable are empty
+export const CAPABILITIES_NONE_AMBIENT = 2;
+export const CAPABILITIES_NONE_BOUNDING = 4;
+
+export const VIOLATION_CALL = 0; // u32, number of the system call
+export const VIOLATION_ROLE = 4; // u32, ROLE_* of host/confine/cell-policy.ts
+export const VIOLATION_INDEX = 8; // u32: which vCPU
+export const VIOLATION_ARGUMENTS = 16; // u64 each
+export const VIOLATION_ARGUMENT_COUNT = 6;
+export const VIOLATION_BYTES = 64;
 
 // --- The report ---------------------------------------------------------------------------------
 

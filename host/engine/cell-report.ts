@@ -157,7 +157,7 @@ function processClock(): (nanoseconds: bigint) => number {
 }
 
 /** Reads a report of REPORT_BYTES. Throws FaradayError('internal') for one that cannot be. */
-export function toRunResult(view: DataView, image: MachineImage): RunResult {
+export function toRunResult(view: DataView, image: MachineImage): Omit<RunResult, 'confinement'> {
   const report = new ReportView(view);
   const toProcessMs = processClock();
   const phase = (index: number): number | null => {

@@ -3,6 +3,13 @@
 
 import type { MachineImage } from '../boot/image.ts';
 import { nowMs } from '../clock.ts';
+import {
+  type CellConfinement,
+  describeConfinement,
+  describeViolation,
+  readConfined,
+  readViolation,
+} from '../confine/confined.ts';
 import { lockedDisk } from '../disk.ts';
 import { EXIT_HOST, EXIT_USAGE, FaradayError } from '../errors.ts';
 import { explainCall } from '../explain.ts';
@@ -13,7 +20,7 @@ import { brokenCell, type Failure, type Message, MessageReader } from './cell-me
 import type { CellProcess } from './cell-process.ts';
 import { COMMAND_BYTES, COMMAND_STOP } from './cell-protocol.ts';
 import { toRunResult } from './cell-report.ts';
-import { type SpawnOptions, spawnCell } from './spawn-cell.ts';
+import { type CellWish, type SpawnOptions, spawnCell } from './spawn-cell.ts';
 
 const STDIN = 0;
 const FAREWELL_MS = 5000; // from a cell's last message to its end
@@ -22,12 +29,17 @@ const LOG_LINES_MAX = 1000;
 export interface CellOptions {
   log: Log;
   program: string; // build/faraday-cell
+  confinement: CellWish;
 }
 
 const ERROR_CODES = new Map([
   [EXIT_USAGE, 'bad-usage'],
   [EXIT_HOST, 'host'],
 ] as const);
+
+const KILLED_AT_ONCE =
+  'the cell was killed by its seccomp filter for a system call that is only ever an attack; ' +
+  'please report it';
 
 /** The error for a cell that says it could not start. */
 function explainFailure(failure: Failure, image: MachineImage): FaradayError {
@@ -63,7 +75,7 @@ function stoppedEarly(signal: string, image: MachineImage): RunResult {
     ...{ cause: 'signal', signal, detail: null, crash: null },
     phases: { cellStartedMs: null, loadedMs: null, createdMs: null, runningMs: null },
     ...{ markerMs: null, endMs: nowMs() },
-    ...{ exits: [], unclaimedExits: 0, devices: [], disks },
+    ...{ exits: [], unclaimedExits: 0, devices: [], disks, confinement: null },
   };
 }
 
@@ -75,6 +87,8 @@ export class Cell {
   private readonly reader = new MessageReader();
   private readonly signals = new Set<string>(); // those passed on
   private logLines = 0;
+  private confinement: CellConfinement | null = null;
+  private violated = false;
   private result: RunResult | null = null;
   private problem: unknown = null; // the first one counts
   private onStarted: () => void = () => {};
@@ -140,6 +154,7 @@ export class Cell {
   }
 
   private handle(message: Message): void {
+    if (this.violated) return; // another thread's word, sent before the process was gone
     if (this.result || this.problem) throw brokenCell('went on after its last message');
     switch (message.type) {
       case 'started':
@@ -148,13 +163,23 @@ export class Cell {
         const ms = nowMs().toFixed(0);
         return this.options.log('info', `guest reached user space after ${ms} ms`);
       }
+      case 'confined':
+        this.confinement = readConfined(message.record);
+        return this.options.log('info', `confined: ${describeConfinement(this.confinement)}`);
+      case 'violation':
+        this.violated = true;
+        this.fail(new FaradayError('internal', describeViolation(readViolation(message.record))));
+        return this.farewell();
       case 'log':
         return this.log(message.level, message.text);
       case 'failed':
         this.fail(explainFailure(message.failure, this.image));
         return this.farewell();
       case 'ended':
-        this.result = toRunResult(message.report, this.image);
+        this.result = {
+          ...toRunResult(message.report, this.image),
+          confinement: this.confinement,
+        };
         return this.farewell();
     }
   }
@@ -177,6 +202,7 @@ export class Cell {
     if (this.result) return this.result;
     // Before it watches for signals itself, one sent to the whole job ends it.
     if (signal && this.signals.has(signal)) return stoppedEarly(signal, this.image);
+    if (signal === 'SIGSYS') throw new FaradayError('internal', KILLED_AT_ONCE);
     if (this.reader.partial) throw brokenCell('ended in the middle of a message');
     throw brokenCell(signal ? `ended by ${signal}` : `ended with status ${status} and no report`);
   }
@@ -216,7 +242,7 @@ class Signals {
 export async function withCell<T>(
   image: MachineImage,
   options: CellOptions,
-  how: Omit<SpawnOptions, 'program'>,
+  how: Omit<SpawnOptions, keyof CellOptions>,
   use: (cell: Cell) => Promise<T>,
 ): Promise<T> {
   const signals = new Signals();
@@ -224,7 +250,7 @@ export async function withCell<T>(
   const onExit = (): void => cell?.kill();
   process.once('exit', onExit);
   try {
-    cell = new Cell(image, options, spawnCell(image, { ...how, program: options.program }));
+    cell = new Cell(image, options, spawnCell(image, { ...how, ...options }));
     signals.passTo(cell);
     return await use(cell);
   } finally {

@@ -27,6 +27,20 @@ export interface CellStreams {
 export interface SpawnOptions extends CellStreams {
   program: string;
   detached: boolean; // a session of its own, which outlives this process
+  confinement: CellWish;
+}
+
+/** How the cell is to be confined: its own flags. */
+export interface CellWish {
+  seccomp: 'enforce' | 'log' | 'off';
+  landlock: 'auto' | 'required' | 'off';
+  namespaces: 'auto' | 'required' | 'off';
+  user?: { user: number; group: number };
+}
+
+function wishWords({ seccomp, landlock, namespaces, user }: CellWish): string[] {
+  const words = ['--seccomp', seccomp, '--landlock', landlock, '--namespaces', namespaces];
+  return user ? [...words, '--user', `${user.user}:${user.group}`] : words;
 }
 
 /** A file that is unlinked at once, where the file system has none without a name. */
@@ -90,9 +104,17 @@ const inherited = (stream: 'inherit' | 'ignore', fd: number): number => {
 function start(options: SpawnOptions, passed: readonly number[]): CellProcess {
   const { program, detached, input, output, errors } = options;
   const streams = [inherited(input, 0), inherited(output, 1), inherited(errors, 2)];
-  const words = [program, '--spawned', ...(detached ? ['--detached'] : [])];
+  const { confinement } = options;
+  const mode = ['--spawned', ...(detached ? ['--detached'] : [])];
+  const words = [program, ...mode, ...wishWords(confinement)];
+  const namespaces = confinement.namespaces !== 'off';
   try {
-    const child = shim().startChild(words, [...streams, CHILD_CONTROL, ...passed], detached);
+    const child = shim().startChild(
+      words,
+      [...streams, CHILD_CONTROL, ...passed],
+      detached,
+      namespaces,
+    );
     return new CellProcess(child);
   } catch (error) {
     throw notStarted(program, error as NativeError);

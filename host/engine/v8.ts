@@ -100,6 +100,7 @@ class Machine {
     this.flushOutput();
     const crashed = this.stop.cause === 'triple-fault' || this.stop.cause === 'kvm-error';
     return {
+      confinement: null,
       ...this.stop,
       crash: crashed ? this.vm.crashState() : null,
       phases: { ...before, cellStartedMs: null, runningMs },

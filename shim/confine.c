@@ -1,0 +1,221 @@
+// Confinement of the process. Calls unshare, mount, pivot_root, umount2, chdir, setgroups,
+// setresgid, setresuid, getrandom, prctl, capset, landlock_*, prlimit.
+#include "confine.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/landlock.h>
+#include <sched.h>
+#include <stddef.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "filter.h"
+
+#define AT(field, offset) _Static_assert(offsetof(struct confined, field) == (offset), #field)
+AT(landlock_abi, CELL_CONFINED_LANDLOCK_ABI);
+AT(seccomp, CELL_CONFINED_SECCOMP);
+AT(capabilities, CELL_CONFINED_CAPABILITIES);
+AT(processes, CELL_CONFINED_PROCESSES);
+AT(address_space, CELL_CONFINED_ADDRESS_SPACE);
+_Static_assert(sizeof(struct confined) == CELL_CONFINED_BYTES, "confined");
+
+// --- Namespaces ---------------------------------------------------------------------------------
+
+#define OTHERS (CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP)
+#define OTHER_BITS \
+  (CELL_NAMESPACE_NET | CELL_NAMESPACE_IPC | CELL_NAMESPACE_UTS | CELL_NAMESPACE_CGROUP)
+// A folder that every host has; what is mounted on it is seen by nobody else.
+#define PLACE "/dev"
+
+/** A root with nothing in it, to which nothing can be added. */
+static int empty_root(void) {
+  if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL)) return -1;
+  if (mount("none", PLACE, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+            "size=4k,nr_inodes=1,mode=0555")) {
+    return -1;
+  }
+  // The new root on top of the old, which then goes: pivot_root(2), 'pivot_root(".", ".")'.
+  if (chdir(PLACE) || syscall(SYS_pivot_root, ".", ".") || umount2(".", MNT_DETACH)) return -1;
+  return chdir("/");
+}
+
+/** Namespaces by unshare(2), and then the empty root. */
+static int leave(int flags, struct confined *confined) {
+  if (unshare(flags) != 0) return -1;
+  if (flags & CLONE_NEWUSER) confined->namespaces |= CELL_NAMESPACE_USER;
+  confined->namespaces |= OTHER_BITS;
+  if (empty_root()) return -1;
+  confined->namespaces |= CELL_NAMESPACE_MOUNT;
+  return 0;
+}
+
+// --- User ---------------------------------------------------------------------------------------
+
+// No account has these 2^28 numbers: a cell takes one by chance, so that cells can do nothing to
+// each other either.
+#define USER_BASE 0x70000000u
+#define NOBODY 65534u
+
+static int become(uid_t user, gid_t group) {
+  return setgroups(0, NULL) || setresgid(group, group, group) || setresuid(user, user, user);
+}
+
+/** Root gives up being root, before the guest can ask for anything. */
+static int drop_user(const struct confine_wish *wish, struct failure *failure) {
+  uint32_t chance = 0;
+  if (getrandom(&chance, sizeof chance, 0) != sizeof chance) return fail_errno(failure, "getrandom");
+  chance = USER_BASE | (chance & ~USER_BASE & INT32_MAX);
+  uid_t user = wish->has_user ? wish->user : chance;
+  gid_t group = wish->has_user ? wish->group : chance;
+  if (become(user, group) == 0) return 0;
+  // In a user namespace of somebody else's making few numbers mean anything.
+  if (!wish->has_user && errno == EINVAL && become(NOBODY, NOBODY) == 0) return 0;
+  return fail(failure, errno, "setresuid", "%u:%u", user, group);
+}
+
+/**
+ * Whoever may make namespaces does it as root; everybody else needs a user namespace for it, which
+ * root takes too, once it is nobody.
+ */
+static int leave_host(const struct confine_wish *wish, struct confined *confined,
+                      struct failure *failure) {
+  bool root = geteuid() == 0;
+  bool wanted = wish->namespaces != CELL_MODE_OFF;
+  bool left = wanted && root && leave(OTHERS, confined) == 0;
+  if ((root || wish->has_user) && drop_user(wish, failure)) return -1;
+  if (left && unshare(CLONE_NEWUSER) == 0) confined->namespaces |= CELL_NAMESPACE_USER;
+  if (wanted && !left && leave(CLONE_NEWUSER | OTHERS, confined)) {
+    confined->namespaces_errno = (uint32_t)errno;
+  }
+  // Only who starts the cell can give it process numbers of its own: then it is the first.
+  if (wanted && getpid() == 1) confined->namespaces |= CELL_NAMESPACE_PID;
+  bool lacks_process = wish->spawned && !(confined->namespaces & CELL_NAMESPACE_PID);
+  if (wanted && lacks_process && confined->namespaces_errno == 0) {
+    confined->namespaces_errno = EPERM;
+  }
+  confined->user = geteuid();
+  confined->group = getegid();
+  if (wish->namespaces != CELL_MODE_REQUIRED || confined->namespaces_errno == 0) return 0;
+  return fail(failure, (int)confined->namespaces_errno, "namespaces", "%s",
+              "this user may not make all of them");
+}
+
+// --- Capabilities -------------------------------------------------------------------------------
+
+static int drop_capabilities(struct confined *confined, struct failure *failure) {
+  struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+  struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
+  bool bounding = false;
+  for (int capability = 0; prctl(PR_CAPBSET_READ, capability) >= 0; capability++) {
+    prctl(PR_CAPBSET_DROP, capability); // refused to whoever has no rights to lose
+    bounding |= prctl(PR_CAPBSET_READ, capability) == 1;
+  }
+  if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) == 0) {
+    confined->capabilities |= CELL_CAPABILITIES_NONE_AMBIENT;
+  }
+  if (!bounding) confined->capabilities |= CELL_CAPABILITIES_NONE_BOUNDING;
+  if (syscall(SYS_capset, &header, none)) return fail_errno(failure, "capset");
+  confined->capabilities |= CELL_CAPABILITIES_NONE_HELD;
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) return fail_errno(failure, "PR_SET_NO_NEW_PRIVS");
+  confined->no_new_privs = 1;
+  prctl(PR_SET_DUMPABLE, 0);
+  confined->dumpable = (uint32_t)prctl(PR_GET_DUMPABLE);
+  return 0;
+}
+
+// --- Landlock -----------------------------------------------------------------------------------
+
+// include/uapi/linux/landlock.h, for headers older than the kernel. The rights of an ABI are all
+// bits up to its newest.
+struct landlock_attr {
+  uint64_t handled_access_fs;
+  uint64_t handled_access_net; // ABI 4
+  uint64_t scoped;             // ABI 6
+};
+
+static const struct {
+  uint64_t files, net, scoped;
+  size_t bytes;
+} landlock_abis[] = {
+    {0x1fff, 0, 0, 8},  // 1: Linux 5.13
+    {0x3fff, 0, 0, 8},  // 2: 5.19, refer
+    {0x7fff, 0, 0, 8},  // 3: 6.2, truncate
+    {0x7fff, 3, 0, 16}, // 4: 6.7, TCP
+    {0xffff, 3, 0, 16}, // 5: 6.10, ioctl on devices
+    {0xffff, 3, 3, 24}, // 6: 6.12, abstract sockets and signals
+};
+
+#define ABI_FULL (sizeof landlock_abis / sizeof *landlock_abis)
+
+/** A domain that handles every right the kernel knows and grants none. 0 or an errno. */
+static int enter_domain(struct confined *confined) {
+  long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+  if (abi < 1) return abi < 0 ? errno : ENOTSUP;
+  size_t row = ((size_t)abi < ABI_FULL ? (size_t)abi : ABI_FULL) - 1;
+  const struct landlock_attr all = {
+      .handled_access_fs = landlock_abis[row].files,
+      .handled_access_net = landlock_abis[row].net,
+      .scoped = landlock_abis[row].scoped,
+  };
+  int rules = (int)syscall(SYS_landlock_create_ruleset, &all, landlock_abis[row].bytes, 0);
+  if (rules < 0) return errno;
+  int error = syscall(SYS_landlock_restrict_self, rules, 0) ? errno : 0;
+  close(rules);
+  if (error == 0) confined->landlock_abi = (uint32_t)abi;
+  return error;
+}
+
+static int enter_landlock(const struct confine_wish *wish, struct confined *confined,
+                          struct failure *failure) {
+  if (wish->landlock == CELL_MODE_OFF) return 0;
+  confined->landlock_errno = (uint32_t)enter_domain(confined);
+  if (wish->landlock != CELL_MODE_REQUIRED || confined->landlock_abi >= ABI_FULL) return 0;
+  return fail(failure, confined->landlock_errno ? (int)confined->landlock_errno : ENOTSUP,
+              "landlock", "ABI %u, and %zu is needed", confined->landlock_abi, ABI_FULL);
+}
+
+// --- Limits -------------------------------------------------------------------------------------
+
+static int limit(int resource, uint64_t value, struct failure *failure) {
+  struct rlimit before;
+  if (getrlimit(resource, &before)) return fail_errno(failure, "getrlimit");
+  if (value > before.rlim_max) value = before.rlim_max;
+  const struct rlimit now = {.rlim_cur = value, .rlim_max = value};
+  return setrlimit(resource, &now) ? fail_errno(failure, "setrlimit") : 0;
+}
+
+int confine_limits(bool processes, uint64_t address_space, struct confined *confined,
+                   struct failure *failure) {
+  struct rlimit now;
+  // One and not none: poll(2) counts its entries against it. Number 0 is taken, so none is free.
+  if (limit(RLIMIT_NOFILE, 1, failure)) return -1;
+  if (!processes && limit(RLIMIT_NPROC, 0, failure)) return -1;
+  if (limit(RLIMIT_AS, address_space, failure) || limit(RLIMIT_MEMLOCK, 0, failure)) return -1;
+  getrlimit(RLIMIT_NOFILE, &now);
+  confined->files = now.rlim_cur;
+  getrlimit(RLIMIT_NPROC, &now);
+  confined->processes = now.rlim_cur;
+  getrlimit(RLIMIT_AS, &now);
+  confined->address_space = now.rlim_cur;
+  return 0;
+}
+
+// --- All of it ----------------------------------------------------------------------------------
+
+int confine_process(const struct confine_wish *wish, struct confined *confined,
+                    struct failure *failure) {
+  *confined = (struct confined){.seccomp = wish->seccomp};
+  if (leave_host(wish, confined, failure)) return -1;
+  if (drop_capabilities(confined, failure)) return -1;
+  if (enter_landlock(wish, confined, failure)) return -1;
+  if (limit(RLIMIT_CORE, 0, failure)) return -1;
+  // A change of user or rights takes it back: after those.
+  if (wish->death_signal) prctl(PR_SET_PDEATHSIG, wish->death_signal);
+  return filter_start(failure);
+}
