@@ -62,8 +62,10 @@ function addStepBudget(wat: string): { wasm: Uint8Array; wat: string } {
   return { wasm: module.emitBinary(), wat: module.emitText() };
 }
 
-/** Compiles assembly/ for release. Throws a FaradayError with the compiler's output. */
-export async function compileCore(): Promise<{ wasm: Uint8Array; wat: string }> {
+/**
+ * Compiles the assembly/ of `source` for release. Throws a FaradayError with the compiler's output.
+ */
+export async function compileCore(source = REPOSITORY): Promise<{ wasm: Uint8Array; wat: string }> {
   const folder = mkdtempSync(join(tmpdir(), 'faraday-core-'));
   try {
     const [wasm, wat] = [join(folder, 'core.wasm'), join(folder, 'core.wat')];
@@ -71,7 +73,7 @@ export async function compileCore(): Promise<{ wasm: Uint8Array; wat: string }> 
     const flags = ['--target', 'release', '--outFile', wasm, '--textFile', wat];
     // Its settings are in asconfig.json, which it looks for in the current folder.
     const result = await run(process.execPath, [compiler, ...flags], {
-      cwd: REPOSITORY,
+      cwd: source,
       env: { NODE_EXTRA_CA_CERTS: undefined },
       acceptStatus: [1],
     });

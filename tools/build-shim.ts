@@ -15,7 +15,7 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { dirname, isAbsolute, join, resolve } from 'node:path';
+import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as abi from '../assembly/abi.ts';
 import * as image from '../host/boot/image-format.ts';
@@ -134,15 +134,32 @@ interface Unit {
   args: string[];
 }
 
-function unit(name: string, source: string, more: string[], inputsHash: string): Unit {
-  const include = [`-I${shimFolder}`, `-I${buildFolder}`];
+/** How a source is compiled; what is in the folders `first` comes before the shim's headers. */
+function compilation(path: string, more: string[], first: string[] = []): [string, string[]] {
+  const include = [...first, shimFolder, buildFolder].map((folder) => `-I${folder}`);
   const napi = [`-isystem${nodeHeaders()}`, `-isystem${join(root, 'node_modules/node-addon-api')}`];
-  const path = join(shimFolder, source);
-  const plain = source.endsWith('.c');
+  const plain = path.endsWith('.c');
   const flags = plain ? C_FLAGS : [...CXX_FLAGS, ...napi];
   const compiler = plain ? (process.env.CC ?? 'gcc') : (process.env.CXX ?? 'g++');
-  const own = source === CAGE ? CAGE_FLAGS : [];
-  const args = [...COMMON_FLAGS, ...flags, ...own, ...more, ...include, '-c', path];
+  const own = basename(path) === CAGE ? CAGE_FLAGS : [];
+  return [compiler, [...COMMON_FLAGS, ...flags, ...own, ...more, ...include, '-c', path]];
+}
+
+/** Compiles a C file as one of the shim's, for a test that has its own of something. */
+export async function compileObject(path: string, object: string, first: string[]): Promise<void> {
+  const [compiler, args] = compilation(path, [], first);
+  await compile(compiler, [...args, '-o', object]);
+}
+
+/** Links objects as a cell is linked; they come before what the shim's library has. */
+export async function linkProgram(path: string, objects: string[], more: string[]): Promise<void> {
+  const inputs = [...CELL_FLAGS, ...more, ...objects, libraryPath];
+  await compile(process.env.CC ?? 'gcc', [...inputs, '-o', path]);
+}
+
+function unit(name: string, source: string, more: string[], inputsHash: string): Unit {
+  const path = join(shimFolder, source);
+  const [compiler, args] = compilation(path, more);
   const hash = createHash('sha256').update(JSON.stringify([compiler, args, inputsHash]));
   hash.update(readFileSync(path));
   if (source === CAGE) hash.update(readFileSync(coreSource));
@@ -179,18 +196,17 @@ async function produce(path: string, key: string, compiler: string, args: string
   replaceFile(`${path}.key`, key);
 }
 
-/** Makes C of the core. wasm2c ends with status 0 even where it could not write. */
-async function translateCore(): Promise<void> {
-  const wasm = join(buildFolder, 'core.wasm');
+/** Makes C of a core. wasm2c ends with status 0 even where it could not write. */
+export async function translateCore(wasm: string, source: string): Promise<void> {
   const key = createHash('sha256').update(readFileSync(wasm)).digest('hex');
-  if (isCurrent(coreSource, key)) return;
-  rmSync(coreSource, { force: true });
+  if (isCurrent(source, key)) return;
+  rmSync(source, { force: true });
   const wasm2c = join(root, 'node_modules/wabt/bin/wasm2c');
-  const result = await run(process.execPath, [wasm2c, wasm, '-n', 'core', '-o', coreSource]);
-  if (!existsSync(coreSource)) {
+  const result = await run(process.execPath, [wasm2c, wasm, '-n', 'core', '-o', source]);
+  if (!existsSync(source)) {
     throw new FaradayError('internal', `wasm2c gave no C: ${result.stderr.trim()}`);
   }
-  replaceFile(`${coreSource}.key`, key);
+  replaceFile(`${source}.key`, key);
 }
 
 async function link(path: string, compiler: string, flags: string[], all: Unit[]): Promise<void> {
@@ -215,7 +231,7 @@ export async function buildShim(): Promise<void> {
   mkdirSync(objectFolder, { recursive: true });
   replaceFile(join(buildFolder, 'abi.h'), abiHeader());
   replaceFile(join(buildFolder, 'filters.h'), filtersHeader());
-  await translateCore();
+  await translateCore(join(buildFolder, 'core.wasm'), coreSource);
   const all = units(hashHeaders());
   for (const each of all) {
     if (!isCurrent(each.object, each.key)) {
