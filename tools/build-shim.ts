@@ -239,8 +239,10 @@ export async function buildShim(): Promise<void> {
     }
   }
   const shared = all.filter(({ name }) => isShared(name));
-  rmSync(libraryPath, { force: true });
-  await compile('ar', ['rcsD', libraryPath, ...shared.map((each) => each.object)]);
+  const library = `${libraryPath}.${process.pid}`; // a test may be linking with the old one
+  rmSync(library, { force: true });
+  await compile('ar', ['rcsD', library, ...shared.map((each) => each.object)]);
+  renameSync(library, libraryPath);
   const door = (names: string[]) => all.filter((each) => names.includes(each.name));
   const addon = [...shared, ...door(['addon.cc', `traced-${CAGE}`])];
   await link(addonPath, process.env.CXX ?? 'g++', ADDON_FLAGS, addon);
