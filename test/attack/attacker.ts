@@ -42,7 +42,6 @@ export type Thread = 'vcpu' | 'io';
 export type Switches = Record<Layer, boolean>;
 
 export const ALL_ON: Switches = switches((layer) => LAYERS.includes(layer));
-export const ALL_OFF: Switches = switches(() => false);
 
 export function switches(on: (layer: Layer) => boolean): Switches {
   return Object.fromEntries(LAYERS.map((layer) => [layer, on(layer)])) as Switches;
