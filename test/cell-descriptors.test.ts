@@ -1,5 +1,5 @@
-// A running cell from outside, by /proc: exactly the descriptors it needs with no more rights than it
-// needs, and on every thread no rights, two filters, its own namespaces and its limits.
+// A running cell from outside, by /proc: exactly the descriptors it needs with no more rights than
+// it needs, and on every thread no rights, two filters, its own namespaces and its limits.
 import {
   accessSync,
   closeSync,
