@@ -56,7 +56,7 @@ async function lookAtHost(): Promise<{ missing: Map<Column, string>; landlockAbi
     missing.set('namespaces', `no namespaces ${namespaces.missing.join()} (${namespaces.reason})`);
   }
   if (isRoot) return { missing, landlockAbi: landlock.abi };
-  // Without root's rights an attack fails of itself, and the kernel wants no_new_privs.
+  // Without root's rights an attack may fail of itself.
   const why = 'only root can show that it is real';
   for (const column of COLUMNS.filter((name) => name !== 'all')) missing.set(column, why);
   return { missing, landlockAbi: landlock.abi };

@@ -15,6 +15,7 @@
 
 #define KEYCTL_JOIN_SESSION_KEYRING 1
 #define FREE_SLOT 100
+#define SETTLE_MICROSECONDS 20000 // in which the start is over for the I/O thread
 #define FREE_ADDRESS (UINT64_C(1) << 40)
 
 #ifndef UFFD_USER_MODE_ONLY
@@ -57,10 +58,22 @@ int attack_io_uring_setup(void) {
   return outcome(syscall(SYS_io_uring_setup, 4, &plan));
 }
 
-/** An operation that the cell's own ring does not have: it opens a file. */
+static int enter_ring(unsigned count) {
+  return outcome(syscall(SYS_io_uring_enter, ring->fd, count, count, IORING_ENTER_GETEVENTS, NULL,
+                         0));
+}
+
+/**
+ * An operation that the cell's own ring does not have: it opens a file. The entry is taken back
+ * where the thread may not submit it, for the I/O thread would, and stumble over its completion.
+ */
 int attack_io_uring_open(void) {
+  int error = enter_ring(0); // ended here where the thread may not enter it at all
+  if (error) return error;
+  if (!on_io_thread) usleep(SETTLE_MICROSECONDS);
   uint32_t tail = *ring->submit_tail;
   uint32_t index = tail & ring->submit_mask;
+  uint32_t head = *ring->complete_head;
   struct io_uring_sqe *entry = &ring->entries[index];
   memset(entry, 0, sizeof *entry);
   entry->opcode = IORING_OP_OPENAT;
@@ -69,9 +82,11 @@ int attack_io_uring_open(void) {
   entry->open_flags = O_RDONLY | O_CLOEXEC;
   ring->submit_array[index] = index;
   __atomic_store_n(ring->submit_tail, tail + 1, __ATOMIC_RELEASE);
-  uint32_t head = *ring->complete_head;
-  long taken = syscall(SYS_io_uring_enter, ring->fd, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0);
-  if (taken < 0) return errno;
+  error = enter_ring(1);
+  if (error) {
+    __atomic_store_n(ring->submit_tail, tail, __ATOMIC_RELEASE);
+    return error;
+  }
   int result = ring->completions[head & ring->complete_mask].res;
   __atomic_store_n(ring->complete_head, head + 1, __ATOMIC_RELEASE);
   return result < 0 ? -result : 0;

@@ -29,6 +29,7 @@
 struct knowledge known = {.folder = "/", .program = "/", .socket = "/", .abstract = ""};
 struct machine *target;
 struct uring *ring;
+__thread bool on_io_thread;
 int control_fd = -1, kvm_fd = -1;
 
 static bool rights_off, limits_off, ring_off, taking;
@@ -96,6 +97,7 @@ int __wrap_vcpu_step(struct vcpu *vcpu, struct failure *failure) {
 int __wrap_control_receive(struct control *control, struct command *command) {
   if (taking) return 0; // what comes is the attacker's on the vCPU thread
   int status = __real_control_receive(control, command);
+  on_io_thread = true;
   if (status > 0 && command->type >= ATTACK_COMMAND) {
     run(command->type - ATTACK_COMMAND);
     *command = (struct command){.type = CELL_COMMAND_STOP, .value = SIGNAL_STOP};

@@ -26,6 +26,7 @@ struct knowledge {
 extern struct knowledge known;
 extern struct machine *target;  // of this cell
 extern struct uring *ring;      // of its disks with io_uring, or NULL
+extern __thread bool on_io_thread;
 extern int control_fd, kvm_fd;  // its socket; /dev/kvm, which the attack build keeps open
 
 /** errno of a call that failed; 0 where it did what it should not. */

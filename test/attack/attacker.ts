@@ -55,8 +55,8 @@ function words(on: Switches): string[] {
     ...['--seccomp', on.seccomp ? 'enforce' : 'off'],
     ...['--landlock', on.landlock ? 'auto' : 'off'],
     ...['--namespaces', on.namespaces ? 'auto' : 'off'],
-    ...(on.user ? [] : ['--user', `${process.geteuid!()}:${process.getegid!()}`]),
-    ...(on.user ? [] : ['--attack:off=rights']),
+    // Whoever is no root has no rights to keep, and the kernel wants no_new_privs of them.
+    ...(on.user || !isRoot ? [] : ['--user', '0:0', '--attack:off=rights']),
     ...(on.limits ? [] : ['--attack:off=limits']),
   ];
 }
@@ -177,7 +177,8 @@ function outcomeOf(plan: Plan, end: Omit<AttackEnd, 'outcome'>): string {
   const line = new RegExp(`^attack ${plan.name}: (\\w+)$`, 'm').exec(end.errors)?.[1];
   if (violation?.type === 'violation') {
     const ended = end.status === 5 && line === undefined;
-    return ended ? `trap ${readViolation(violation.record).call}` : `trap, but ${line}`;
+    const what = `${end.status} ${end.signal} ${line}`;
+    return ended ? `trap ${readViolation(violation.record).call}` : `trap, but ${what}`;
   }
   if (end.signal === 'SIGSYS' && line === undefined) return 'kill';
   const failed = end.messages.find((message) => message.type === 'failed');
