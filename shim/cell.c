@@ -79,6 +79,7 @@ static void take_signals(const struct options *options) {
   sigaction(SIGUSR2, &death, NULL);
   sigaction(SIGBUS, &fault, NULL);
   sigaction(SIGSEGV, &fault, NULL);
+  sigaction(SIGABRT, &fault, NULL);
 }
 
 // --- Start --------------------------------------------------------------------------------------
