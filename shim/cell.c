@@ -202,6 +202,7 @@ static int start(const struct options *options, struct failure *failure) {
   if (io_create(&io, failure) || open_console(options, failure)) return -1;
   if (!options->spawned && confine_process(&options->confine, &confined, failure)) return -1;
   if (console_start(&machine.console, failure) || machine_start(&machine, failure)) return -1;
+  if (thread_await(&machine.console.thread, failure)) return -1;
   if (confine_limits(ring, image.header.memory_bytes + OWN_BYTES, &confined, failure)) return -1;
   int error = filter_thread(CELL_ROLE_IO, 0);
   if (error) return fail(failure, error, "seccomp", "%s", "the I/O thread");

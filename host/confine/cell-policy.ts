@@ -339,7 +339,8 @@ const SETUP_CALLS: readonly Row[] = [
 const START: Role = {
   name: 'start',
   what: 'the only thread there is before the guest starts; every other filter narrows this one',
-  rows: [...SETUP_REQUESTS, ...SETUP_CALLS, ...unique([...VCPU.rows, ...IO.rows, ...CONSOLE.rows])],
+  // KVM_RUN comes first: this filter is asked too as long as the guest runs.
+  rows: [...unique([...VCPU.rows, ...IO.rows, ...CONSOLE.rows]), ...SETUP_REQUESTS, ...SETUP_CALLS],
 };
 
 /** Rows without those that allow the same again. */
