@@ -80,23 +80,25 @@ static int drop_user(const struct confine_wish *wish, struct failure *failure) {
 }
 
 /**
- * Whoever may make namespaces does it as root; everybody else needs a user namespace for it, which
- * root takes too, once it is nobody.
+ * Whoever may makes namespaces as it is; everybody else needs a user namespace for it, which root
+ * takes too, once it is nobody.
  */
 static int leave_host(const struct confine_wish *wish, struct confined *confined,
                       struct failure *failure) {
   bool root = geteuid() == 0;
   bool wanted = wish->namespaces != CELL_MODE_OFF;
-  bool left = wanted && root && leave(OTHERS, confined) == 0;
+  // Only who starts the cell can give it process numbers of its own: then it is the first. To make
+  // those its starter, unless root, put it into a user namespace with the rights to make the rest.
+  bool first = wish->spawned && getpid() == 1;
+  if (wanted && first) confined->namespaces |= CELL_NAMESPACE_PID;
+  if (wanted && first && !root) confined->namespaces |= CELL_NAMESPACE_USER;
+  bool left = wanted && leave(OTHERS, confined) == 0;
   if ((root || wish->has_user) && drop_user(wish, failure)) return -1;
-  if (left && unshare(CLONE_NEWUSER) == 0) confined->namespaces |= CELL_NAMESPACE_USER;
+  if (left && root && unshare(CLONE_NEWUSER) == 0) confined->namespaces |= CELL_NAMESPACE_USER;
   if (wanted && !left && leave(CLONE_NEWUSER | OTHERS, confined)) {
     confined->namespaces_errno = (uint32_t)errno;
   }
-  // Only who starts the cell can give it process numbers of its own: then it is the first.
-  if (wanted && getpid() == 1) confined->namespaces |= CELL_NAMESPACE_PID;
-  bool lacks_process = wish->spawned && !(confined->namespaces & CELL_NAMESPACE_PID);
-  if (wanted && lacks_process && confined->namespaces_errno == 0) {
+  if (wanted && wish->spawned && !first && confined->namespaces_errno == 0) {
     confined->namespaces_errno = EPERM;
   }
   confined->user = geteuid();
