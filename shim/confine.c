@@ -60,7 +60,6 @@ static int leave(int flags, struct confined *confined) {
 // No account has these 2^28 numbers: a cell takes one by chance, so that cells can do nothing to
 // each other either.
 #define USER_BASE 0x70000000u
-#define NOBODY 65534u
 
 static int become(uid_t user, gid_t group) {
   return setgroups(0, NULL) || setresgid(group, group, group) || setresuid(user, user, user);
@@ -74,8 +73,9 @@ static int drop_user(const struct confine_wish *wish, struct failure *failure) {
   uid_t user = wish->has_user ? wish->user : chance;
   gid_t group = wish->has_user ? wish->group : chance;
   if (become(user, group) == 0) return 0;
-  // In a user namespace of somebody else's making few numbers mean anything.
-  if (!wish->has_user && errno == EINVAL && become(NOBODY, NOBODY) == 0) return 0;
+  // Root of somebody else's namespace, where other numbers mean nothing, or without the right to
+  // change: told by CELL_CONFINED, and an end only where a user was asked for.
+  if (!wish->has_user) return 0;
   return fail(failure, errno, "setresuid", "%u:%u", user, group);
 }
 
