@@ -68,7 +68,7 @@ static int become(uid_t user, gid_t group) {
 /** Root gives up being root, before the guest can ask for anything. */
 static int drop_user(const struct confine_wish *wish, struct failure *failure) {
   uint32_t chance = 0;
-  if (getrandom(&chance, sizeof chance, 0) != sizeof chance) return fail_errno(failure, "getrandom");
+  if (getrandom(&chance, sizeof chance, 0) < 0) return fail_errno(failure, "getrandom");
   chance = USER_BASE | (chance & ~USER_BASE & INT32_MAX);
   uid_t user = wish->has_user ? wish->user : chance;
   gid_t group = wish->has_user ? wish->group : chance;

@@ -11,8 +11,8 @@
 #include <termios.h>
 #include <unistd.h>
 
-// struct termios of asm-generic/termbits.h, which the C library's own hides. tcsetattr(3) would read
-// the attributes back, by a call that a confined cell may not make.
+// struct termios of asm-generic/termbits.h, which the C library's own hides. tcsetattr(3) would
+// read the attributes back, by a call that a confined cell may not make.
 struct attributes {
   uint32_t iflag, oflag, cflag, lflag;
   uint8_t line, cc[19];

@@ -2,8 +2,8 @@
 // seccomp_data (linux/seccomp.h); of an instruction: struct sock_filter (linux/filter.h).
 //
 // A program first looks at the architecture, then finds the block of the call's number in a tree of
-// comparisons: the kernel tries a new filter with every number there is, and a filter that asked for
-// one number after the other would take a third of a millisecond to install.
+// comparisons: the kernel tries a new filter with every number there is, and a filter that asked
+// for one number after the other would take a third of a millisecond to install.
 
 import { type Condition, DEADLY, NUMBERS, type Role, type Row, UNKNOWN } from './cell-policy.ts';
 import { syscallNumber } from './syscalls.ts';
