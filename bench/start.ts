@@ -47,6 +47,10 @@ const TINY = join(FOLDER, 'tiny');
 const COMPOSED = join(FOLDER, 'composed');
 const SETTINGS = ['--kernel', TINY, '--cmdline-replace', 'none'];
 const RUN = [process.execPath, FARADAY, 'run', ...SETTINGS];
+const UNCONFINED = [
+  ...['--seccomp', 'off', '--landlock', 'off', '--namespaces', 'off'],
+  ...(process.geteuid?.() === 0 ? ['--user', '0:0'] : []),
+];
 const FIRMWARE = [
   ...['-bios', join(FOLDER, 'bios')],
   ...['-device', 'isa-debug-exit,iobase=0x600,iosize=1'], // its way to end
@@ -56,6 +60,11 @@ const CONTENDERS: Contender[] = [
   ['QEMU microvm, guest as its firmware', 'byte', ...QEMU, ...FIRMWARE],
   ['faraday run', 'byte', ...RUN],
   ['faraday-cell on a composed image', 'byte', join(REPOSITORY, 'build/faraday-cell'), COMPOSED],
+  ['faraday run, no confinement', 'byte', ...RUN, ...UNCONFINED],
+  [
+    ...['faraday-cell, no confinement', 'byte', join(REPOSITORY, 'build/faraday-cell')],
+    ...[COMPOSED, ...UNCONFINED],
+  ] as Contender,
   ['an empty Node script, to its end', 'end', process.execPath, join(FOLDER, 'empty.cjs')],
   ['a Node script, to its first byte', 'byte', process.execPath, join(FOLDER, 'byte.cjs')],
   ['faraday --version, to its first byte', 'byte', process.execPath, FARADAY, '--version'],
@@ -151,8 +160,12 @@ export async function run(): Promise<void> {
   keepRaw('start', { samples, phases });
   const title = `milliseconds from process start to the guest's first byte, ${RUNS} runs in turn`;
   printComparison(title, samples, samples[0]!, 2);
-  const of = (index: number) => median(samples[index]!.values);
-  const toNode = ratioOf(samples[2]!.values, samples[4]!.values);
+  const valuesOf = (start: string) => samples.find(({ name }) => name.startsWith(start))!.values;
+  const of = (start: string) => median(valuesOf(start));
+  const cost = (on: string, off: string) => (of(on) - of(off)).toFixed(2);
+  printLine(`confinement costs faraday run ${cost('faraday run', 'faraday run, no')} ms`);
+  printLine(`and faraday-cell ${cost('faraday-cell on', 'faraday-cell, no')} ms\n`);
+  const toNode = ratioOf(valuesOf('faraday run'), valuesOf('an empty Node script'));
   printLine(`faraday run against an empty Node script: ${toNode.toFixed(2)}\n`);
-  printPhases(phases, of(6) - of(5));
+  printPhases(phases, of('faraday --version') - of('a Node script'));
 }

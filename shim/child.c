@@ -6,12 +6,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,8 +44,27 @@ struct plan {
   const int *copies;
   unsigned count;
   bool session;
-  int error; // errno, or 0
+  bool own_user; // it is in a user namespace of its own
+  int error;     // errno, or 0
 };
+
+/**
+ * Rights in the namespace that end with execve otherwise, because no user number means anything
+ * there: the cell makes the other namespaces by them, then drops them.
+ */
+static void keep_rights(void) {
+  struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+  struct __user_cap_data_struct rights[_LINUX_CAPABILITY_U32S_3];
+  const int kept[] = {CAP_SYS_ADMIN, CAP_SETPCAP};
+  if (syscall(SYS_capget, &header, rights)) return;
+  for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+    rights[0].inheritable |= CAP_TO_MASK(kept[i]);
+  }
+  syscall(SYS_capset, &header, rights);
+  for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, kept[i], 0, 0);
+  }
+}
 
 /** Between clone and execve: nothing here may touch what the rest of this process uses. */
 static int become(void *argument) {
@@ -51,6 +73,7 @@ static int become(void *argument) {
   const struct sigaction standard = {.sa_handler = SIG_DFL};
   sigset_t none;
   for (int number = 1; number < NSIG; number++) sigaction(number, &standard, NULL);
+  if (plan->own_user) keep_rights();
   bool good = (!plan->session || setsid() >= 0) && chdir("/") == 0;
   for (unsigned i = 0; i < plan->count && good; i++) {
     good = dup2(plan->copies[i], (int)i) >= 0;
@@ -85,8 +108,12 @@ static pid_t clone_child(struct plan *plan, int namespaces) {
 static int start(struct child *child, struct plan *plan, bool namespaces,
                  struct failure *failure) {
   int wanted = geteuid() == 0 ? CLONE_NEWPID : CLONE_NEWUSER | CLONE_NEWPID;
+  plan->own_user = namespaces && wanted & CLONE_NEWUSER;
   child->pid = namespaces ? clone_child(plan, wanted) : -1;
-  if (child->pid < 0) child->pid = clone_child(plan, 0);
+  if (child->pid < 0) {
+    plan->own_user = false;
+    child->pid = clone_child(plan, 0);
+  }
   if (child->pid < 0) return fail_errno(failure, "clone");
   if (plan->error == 0) return 0;
   waitpid(child->pid, NULL, 0);

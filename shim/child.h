@@ -25,7 +25,8 @@ struct child {
 /**
  * Starts the program with an empty environment, in '/', with the signals as a fresh process has
  * them. `descriptors[n]` becomes number n: a descriptor, CHILD_NULL or, once, CHILD_CONTROL.
- * `session`: it gets a session of its own. `namespaces`: where possible, process numbers of its own.
+ * `session`: it gets a session of its own. `namespaces`: where possible, process
+ * numbers of its own.
  */
 int child_start(struct child *child, const char *path, char *const *arguments,
                 const int *descriptors, unsigned count, bool session, bool namespaces,

@@ -60,7 +60,6 @@ static int leave(int flags, struct confined *confined) {
 // No account has these 2^28 numbers: a cell takes one by chance, so that cells can do nothing to
 // each other either.
 #define USER_BASE 0x70000000u
-#define NOBODY 65534u
 
 static int become(uid_t user, gid_t group) {
   return setgroups(0, NULL) || setresgid(group, group, group) || setresuid(user, user, user);
@@ -69,34 +68,37 @@ static int become(uid_t user, gid_t group) {
 /** Root gives up being root, before the guest can ask for anything. */
 static int drop_user(const struct confine_wish *wish, struct failure *failure) {
   uint32_t chance = 0;
-  if (getrandom(&chance, sizeof chance, 0) != sizeof chance) return fail_errno(failure, "getrandom");
+  if (getrandom(&chance, sizeof chance, 0) < 0) return fail_errno(failure, "getrandom");
   chance = USER_BASE | (chance & ~USER_BASE & INT32_MAX);
   uid_t user = wish->has_user ? wish->user : chance;
   gid_t group = wish->has_user ? wish->group : chance;
   if (become(user, group) == 0) return 0;
-  // In a user namespace of somebody else's making few numbers mean anything.
-  if (!wish->has_user && errno == EINVAL && become(NOBODY, NOBODY) == 0) return 0;
+  // Root of somebody else's namespace, where other numbers mean nothing, or without the right to
+  // change: told by CELL_CONFINED, and an end only where a user was asked for.
+  if (!wish->has_user) return 0;
   return fail(failure, errno, "setresuid", "%u:%u", user, group);
 }
 
 /**
- * Whoever may make namespaces does it as root; everybody else needs a user namespace for it, which
- * root takes too, once it is nobody.
+ * Whoever may makes namespaces as it is; everybody else needs a user namespace for it, which root
+ * takes too, once it is nobody.
  */
 static int leave_host(const struct confine_wish *wish, struct confined *confined,
                       struct failure *failure) {
   bool root = geteuid() == 0;
   bool wanted = wish->namespaces != CELL_MODE_OFF;
-  bool left = wanted && root && leave(OTHERS, confined) == 0;
+  // Only who starts the cell can give it process numbers of its own: then it is the first. To make
+  // those its starter, unless root, put it into a user namespace with the rights to make the rest.
+  bool first = wish->spawned && getpid() == 1;
+  if (wanted && first) confined->namespaces |= CELL_NAMESPACE_PID;
+  if (wanted && first && !root) confined->namespaces |= CELL_NAMESPACE_USER;
+  bool left = wanted && leave(OTHERS, confined) == 0;
   if ((root || wish->has_user) && drop_user(wish, failure)) return -1;
-  if (left && unshare(CLONE_NEWUSER) == 0) confined->namespaces |= CELL_NAMESPACE_USER;
+  if (left && root && unshare(CLONE_NEWUSER) == 0) confined->namespaces |= CELL_NAMESPACE_USER;
   if (wanted && !left && leave(CLONE_NEWUSER | OTHERS, confined)) {
     confined->namespaces_errno = (uint32_t)errno;
   }
-  // Only who starts the cell can give it process numbers of its own: then it is the first.
-  if (wanted && getpid() == 1) confined->namespaces |= CELL_NAMESPACE_PID;
-  bool lacks_process = wish->spawned && !(confined->namespaces & CELL_NAMESPACE_PID);
-  if (wanted && lacks_process && confined->namespaces_errno == 0) {
+  if (wanted && wish->spawned && !first && confined->namespaces_errno == 0) {
     confined->namespaces_errno = EPERM;
   }
   confined->user = geteuid();

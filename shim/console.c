@@ -123,8 +123,7 @@ int console_start(struct console *console, struct failure *failure) {
       .role = CELL_ROLE_CONSOLE,
       .name = "console",
   };
-  if (thread_start(&console->thread, NULL, failure)) return -1;
-  return thread_await(&console->thread, failure);
+  return thread_start(&console->thread, NULL, failure);
 }
 
 bool console_stop(struct console *console, int patience_ms) {

@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define LAST_WORD_MS 2000
+#define LAST_WORD_MS 5000 // as long as a host waits for the end after it
 #define ROOM_BYTES (1 << 20) // a host may be some hundreds of answers behind before any is dropped
 
 struct header {

@@ -6,6 +6,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "futex.h"
+
 #define TRAP_WINDOW_NS UINT64_C(1000000000)
 
 #define VIRTIO_RIGHTS \
@@ -59,7 +61,6 @@ int device_create(struct device *device, uint32_t kind, const char *name,
   if (config_bytes > 0) memcpy(device->config, config, config_bytes);
   strncpy(device->name, name, sizeof device->name - 1);
   pthread_mutex_init(&device->lock, NULL);
-  pthread_cond_init(&device->idle, NULL);
   device->cage = cage_create(memory, failure);
   if (!device->cage) return -1;
   uint32_t answer = start(device);
@@ -165,6 +166,13 @@ uint32_t device_cancel(struct device *device) {
     queues |= 1u << i;
   }
   return queues;
+}
+
+void device_tell_idle(struct device *device) {
+  if (!device->awaited) return;
+  device->awaited = false;
+  __atomic_fetch_add(&device->idle, 1, __ATOMIC_SEQ_CST);
+  futex_wake(&device->idle);
 }
 
 bool device_busy(const struct device *device, uint32_t queues) {

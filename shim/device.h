@@ -34,7 +34,8 @@ struct disk_counts {
 
 struct device {
   pthread_mutex_t lock;
-  pthread_cond_t idle; // a queue has no request in flight any more
+  bool awaited;  // a vCPU waits until queues have no request in flight any more
+  uint32_t idle; // futex: goes up when that may be so
   char name[CELL_DEVICE_NAME_BYTES];
   uint32_t kind;   // ABI_KIND_*
   uint32_t rights; // the effects that its kind of device may answer
@@ -96,6 +97,9 @@ void device_interrupt(const struct device *device, uint32_t effects);
  * bits: the driver may reuse its memory only once device_busy() says no.
  */
 uint32_t device_cancel(struct device *device);
+
+/** Wakes who waits for queues to be idle. */
+void device_tell_idle(struct device *device);
 
 /** Whether one of those queues has a request in flight. */
 bool device_busy(const struct device *device, uint32_t queues);

@@ -54,7 +54,7 @@ static char *add_number(char *to, uint32_t number) {
   return to;
 }
 
-/** By hand nobody else says it. */
+/** The line that a host would make of it. */
 static size_t describe(char *line, const struct violation *violation) {
   static const char *const names[ROLE_COUNT] = {
       [CELL_ROLE_START] = "start",
@@ -84,11 +84,9 @@ static void on_violation(int number, siginfo_t *info, void *context) {
   char line[128];
   ssize_t written;
   (void)number;
-  if (host_fd >= 0) {
-    written = write(host_fd, &violation, sizeof violation);
-  } else {
-    written = write(STDERR_FILENO, line, describe(line, &violation));
-  }
+  written = host_fd >= 0 ? write(host_fd, &violation, sizeof violation) : -1;
+  // By hand, or with the host gone, nobody else says it.
+  if (written < 0) written = write(STDERR_FILENO, line, describe(line, &violation));
   (void)written;
   terminal_restore();
   _exit(EXIT_INTERNAL);

@@ -6,7 +6,7 @@
 
 #include "failure.h"
 
-/** What seccomp is to do, CELL_SECCOMP_*, and the descriptor of the host, or -1: before all else. */
+/** What seccomp is to do, CELL_SECCOMP_*, and the descriptor of the host or -1: before all else. */
 void filter_init(uint32_t seccomp, int host);
 
 /** The first filter, for the only thread so far; every later one narrows it. */

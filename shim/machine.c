@@ -81,7 +81,11 @@ static void tell_time(struct device *rtc) {
  */
 static void await_idle(struct machine *machine, struct device *device, uint32_t queues) {
   while (device_busy(device, queues) && state_of(machine) != MACHINE_STOPPING) {
-    pthread_cond_wait(&device->idle, &device->lock);
+    uint32_t idle = __atomic_load_n(&device->idle, __ATOMIC_SEQ_CST);
+    device->awaited = true;
+    pthread_mutex_unlock(&device->lock);
+    futex_wait(&device->idle, idle, NULL);
+    pthread_mutex_lock(&device->lock);
   }
 }
 
@@ -226,7 +230,7 @@ void machine_stop(struct machine *machine) {
   // One that waits for a request in flight looks at the state again.
   for (uint32_t i = 0; i < machine->device_count; i++) {
     pthread_mutex_lock(&machine->devices[i].lock);
-    pthread_cond_broadcast(&machine->devices[i].idle);
+    device_tell_idle(&machine->devices[i]);
     pthread_mutex_unlock(&machine->devices[i].lock);
   }
   uint32_t stopped;

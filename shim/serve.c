@@ -65,7 +65,7 @@ static void finish(const struct server *server, struct job *job, struct request_
   if (job->generation == queue->generation) {
     device_interrupt(device, device_complete(device, job->tag, result.result, bytes));
   }
-  if (--queue->in_flight == 0) pthread_cond_broadcast(&device->idle);
+  if (--queue->in_flight == 0) device_tell_idle(device);
 }
 
 static bool by_ring(const struct job *job) {

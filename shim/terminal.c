@@ -1,30 +1,39 @@
-// The terminal. Calls tcgetattr, tcsetattr, tcgetpgrp, kill, raise, sigaction, atexit.
+// The terminal. Calls ioctl(TCGETS, TCSETS), tcgetpgrp, kill, raise, sigaction, atexit.
 #include "terminal.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <termios.h>
 #include <unistd.h>
 
+// struct termios of asm-generic/termbits.h, which the C library's own hides. tcsetattr(3) would
+// read the attributes back, by a call that a confined cell may not make.
+struct attributes {
+  uint32_t iflag, oflag, cflag, lflag;
+  uint8_t line, cc[19];
+};
+
 // Written by one thread, with `raw_fd` last; read in signal handlers.
-static struct termios cooked;
-static struct termios raw;
+static struct attributes cooked;
+static struct attributes raw;
 static int raw_fd = -1;
 static int remembered_fd = -1; // `cooked` is of this one, which another process makes raw
 static pid_t own_group;
 
-/** tcsetattr that does not stop the process when it is in the background. */
-static int set_attributes(int fd, const struct termios *attributes) {
+/** Does not stop the process when it is in the background. */
+static int set_attributes(int fd, const struct attributes *attributes) {
   sigset_t blocked, before;
   sigemptyset(&blocked);
   sigaddset(&blocked, SIGTTOU);
   pthread_sigmask(SIG_BLOCK, &blocked, &before);
   int status;
   do {
-    status = tcsetattr(fd, TCSANOW, attributes);
+    status = ioctl(fd, TCSETS, attributes);
   } while (status != 0 && errno == EINTR);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   return status;
@@ -57,11 +66,16 @@ static bool in_background(int fd) {
 /** Fills in `cooked`, which is put back at exit, and `raw`. */
 static int remember(int fd, struct failure *failure) {
   static bool at_exit;
-  if (tcgetattr(fd, &cooked)) return fail_errno(failure, "tcgetattr");
+  if (ioctl(fd, TCGETS, &cooked)) return fail_errno(failure, "TCGETS");
+  // What cfmakeraw(3) does, but that output stays processed: messages of the host on the same
+  // terminal begin at column 1.
   raw = cooked;
-  cfmakeraw(&raw);
-  // Output stays processed, so that messages of the host on the same terminal begin at column 1.
-  raw.c_oflag |= OPOST;
+  raw.iflag &= ~(uint32_t)(IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON);
+  raw.oflag |= OPOST;
+  raw.lflag &= ~(uint32_t)(ECHO | ECHONL | ICANON | ISIG | IEXTEN);
+  raw.cflag = (raw.cflag & ~(uint32_t)(CSIZE | PARENB)) | CS8;
+  raw.cc[VMIN] = 1;
+  raw.cc[VTIME] = 0;
   if (!at_exit && atexit(terminal_restore) != 0) return fail(failure, ENOMEM, "atexit", "%s", "");
   at_exit = true;
   return 0;
@@ -86,10 +100,12 @@ static void follow(void) {
 
 static int make_raw(int fd, struct failure *failure) {
   struct sigaction action = {.sa_handler = on_abort, .sa_flags = SA_RESTART};
+  struct sigaction now;
   __atomic_store_n(&raw_fd, fd, __ATOMIC_SEQ_CST);
-  sigaction(SIGABRT, &action, NULL);
+  sigaction(SIGABRT, NULL, &now);
+  if (now.sa_handler == SIG_DFL) sigaction(SIGABRT, &action, NULL); // else its owner restores
   if (set_attributes(fd, &raw) == 0) return 0;
-  fail_errno(failure, "tcsetattr");
+  fail_errno(failure, "TCSETS");
   terminal_restore();
   return -1;
 }

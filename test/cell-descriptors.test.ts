@@ -31,7 +31,7 @@ import {
   within,
 } from './cell-guest.ts';
 
-const OWN_BYTES = 64 * 2 ** 20; // what a cell maps beside its guest's memory
+const OWN_BYTES = 32 * 2 ** 20; // what a cell maps beside its guest's memory
 const VCPUS = 2;
 const isRoot = process.geteuid?.() === 0;
 const NAMESPACES = ['cgroup', 'ipc', 'mnt', 'net', 'pid', 'user', 'uts'];

@@ -102,7 +102,7 @@ cellTest('the boot marker is told, also by a guest that is over at once', async 
     await cell.ended();
     assert.equal(
       cell.messages.map((message) => message.type),
-      ['started', 'ended'],
+      ['confined', 'started', 'ended'],
     );
   }
 });

@@ -18,6 +18,7 @@ import termios
 import time
 
 LIMIT_SECONDS = 15
+FUTEX = 202  # x86-64
 
 
 def is_raw(fd):
@@ -29,16 +30,21 @@ def cell_of(pid):
         return int(children.read().split()[0])
 
 
-def threads_of(pid):
+def call_of(task):
+    with open(task + "/syscall") as call:
+        return call.read().split()[0]
+
+
+def waiting_vcpus(pid):
+    """For each vCPU whether it waits for a word to change, as it does for ever after its end."""
     folder = "/proc/%d/task" % pid
-    names = []
+    waiting = []
     for tid in os.listdir(folder):
-        try:
-            with open("%s/%s/comm" % (folder, tid)) as name:
-                names.append(name.read().strip())
-        except OSError:
-            pass  # it ended in between
-    return names
+        task = "%s/%s" % (folder, tid)
+        with open(task + "/comm") as name:
+            if name.read().startswith("vcpu"):
+                waiting.append(call_of(task) == str(FUTEX))
+    return waiting
 
 
 def full_pipe():
@@ -102,11 +108,10 @@ class Terminal:
         time.sleep(0.7)
 
     def over(self):
-        ran = False
-        while not self.late():
-            vcpus = any(name.startswith("vcpu") for name in threads_of(self.pid))
-            if ran and not vcpus:
-                break
+        ran, times = False, 0
+        while not self.late() and times < 5:  # once is not enough: a lock is a wait too
+            waiting = ran and waiting_vcpus(self.pid)
+            times = times + 1 if waiting and all(waiting) else 0
             ran = ran or is_raw(self.slave)
             time.sleep(0.02)
         self.raw = is_raw(self.slave)

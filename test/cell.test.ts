@@ -116,11 +116,16 @@ kvmTest('a cell finds its descriptors, no environment, and no folder of ours', a
 });
 
 kvmTest('a cell that dies is one line with the signal, exit code 5', async () => {
-  for (const signal of ['SIGSEGV', 'SIGSYS', 'SIGKILL']) {
+  for (const signal of ['SIGSEGV', 'SIGABRT', 'SIGKILL']) {
     const { error } = await run(`die('${signal}');`);
     assert.match(error!.message, `the cell ended by ${signal}`);
     assert.is(error!.exitCode, 5);
   }
+  const fault = await run('process.exitCode = 128 + 11;');
+  assert.match(fault.error!.message, 'the cell ended by SIGSEGV');
+  const killed = await run(`die('SIGSYS');`);
+  assert.match(killed.error!.message, 'killed by its seccomp filter for a system call');
+  assert.is(killed.error!.exitCode, 5);
   const { error } = await run('process.exitCode = 7;');
   assert.match(error!.message, 'the cell ended with status 7 and no report');
 });

@@ -139,7 +139,7 @@ test('what is no terminal cannot become raw', () => {
   const fd = openSync('/dev/null', 'r');
   assert.is(
     failureOf(() => shim().terminalRaw(fd)),
-    'tcgetattr ENOTTY',
+    'TCGETS ENOTTY',
   );
   assert.is(
     failureOf(() => shim().terminalRaw(-1)),

@@ -33,7 +33,8 @@ export function filtersHeader(): string {
     return `static const struct sock_filter program_${role}[] = {\n${lines.join('')}};\n`;
   });
   const rows = programs.map(({ instructions, processAt }, role) => {
-    return `    {program_${role}, ${instructions.length}, ${processAt}}, // ${CELL_ROLES[role].name}\n`;
+    const { name } = CELL_ROLES[role];
+    return `    {program_${role}, ${instructions.length}, ${processAt}}, // ${name}\n`;
   });
   const longest = Math.max(...programs.map(({ instructions }) => instructions.length));
   return [

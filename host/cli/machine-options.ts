@@ -51,7 +51,8 @@ function flagsOf(command: Command): RawSettings {
     const value = command.getOptionValue(option.attributeName());
     if (value === undefined || !option.long) continue;
     // '--no-X' makes the value of '--X' false.
-    if (option.negate === (value === false)) settings[option.long.slice(2)] = value || true;
+    if (option.negate !== (value === false)) continue;
+    settings[option.long.slice(2)] = option.negate ? true : value;
   }
   return settings;
 }

@@ -44,7 +44,6 @@ export const NUMBERS = {
   // linux/futex.h
   FUTEX_WAIT_PRIVATE: 128,
   FUTEX_WAKE_PRIVATE: 129,
-  FUTEX_WAIT_BITSET_PRIVATE: 137,
   // linux/mman.h, linux/sched.h, linux/prctl.h, linux/seccomp.h, fcntl.h
   PROT_EXEC: 4,
   THREAD_FLAGS: 0x3d0f00, // of pthread_create(): a thread of this process and nothing else
@@ -133,11 +132,6 @@ const VCPU: Role = {
     request('KVM_GET_SREGS', 'vcpu_read_crash', 'likewise'),
     request('KVM_TRANSLATE', 'vcpu_read_crash', 'the instruction bytes of that guest'),
     ...LOCKS,
-    futex(
-      'FUTEX_WAIT_BITSET_PRIVATE',
-      'pthread_cond_wait',
-      'a driver resets a device whose requests are in flight',
-    ),
     {
       call: 'write',
       caller: 'machine_wake, device_interrupt',
@@ -186,12 +180,6 @@ const IO: Role = {
       reason: 'kicks a vCPU of this process out of KVM_RUN',
     },
     ...LOCKS,
-    futex(
-      'FUTEX_WAIT_BITSET_PRIVATE',
-      'machine_stop',
-      'waits for threads to stand still',
-      'a race',
-    ),
     {
       call: 'restart_syscall',
       caller: 'the kernel',
@@ -339,7 +327,8 @@ const SETUP_CALLS: readonly Row[] = [
 const START: Role = {
   name: 'start',
   what: 'the only thread there is before the guest starts; every other filter narrows this one',
-  rows: [...SETUP_REQUESTS, ...SETUP_CALLS, ...unique([...VCPU.rows, ...IO.rows, ...CONSOLE.rows])],
+  // KVM_RUN comes first: this filter is asked too as long as the guest runs.
+  rows: [...unique([...VCPU.rows, ...IO.rows, ...CONSOLE.rows]), ...SETUP_REQUESTS, ...SETUP_CALLS],
 };
 
 /** Rows without those that allow the same again. */

@@ -1,4 +1,4 @@
-// The system calls of x86-64 by number, as Linux names them (arch/x86/entry/syscalls/syscall_64.tbl).
+// The system calls of x86-64 by number, as Linux names them (syscall_64.tbl of arch/x86/entry).
 // Known up to Linux 6.17: what is newer has no name here and is shown by its number.
 
 /** Numbers 0 to 334, in order. */

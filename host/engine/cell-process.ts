@@ -11,6 +11,9 @@ const REAP_FIRST_MS = 1; // from the end of the socket to the end of the process
 const REAP_MOST_MS = 50;
 const EXIT_STATUS_SHIFT = 8;
 const SIGNAL_MASK = 0x7f;
+const SIGNAL_EXIT_BASE = 128;
+const { SIGABRT, SIGBUS, SIGSEGV } = constants.signals;
+const FAULTS = [SIGABRT, SIGBUS, SIGSEGV].map((number) => SIGNAL_EXIT_BASE + number);
 
 export interface CellEnd {
   status: number | null; // exit status, or null after a signal
@@ -28,10 +31,11 @@ function signalName(number: number): NodeJS.Signals | null {
   return entries.find(([, value]) => value === number)?.[0] ?? null;
 }
 
-/** What waitpid(2) says of a child. */
+/** What waitpid(2) says of a child. A cell that meets a fault tells the signal by its status. */
 function decodeStatus(status: number): CellEnd {
-  const signal = status & SIGNAL_MASK;
-  if (signal === 0) return { status: status >> EXIT_STATUS_SHIFT, signal: null };
+  const code = status >> EXIT_STATUS_SHIFT;
+  const signal = status & SIGNAL_MASK || (FAULTS.includes(code) ? code - SIGNAL_EXIT_BASE : 0);
+  if (signal === 0) return { status: code, signal: null };
   return { status: null, signal: signalName(signal) };
 }
 
