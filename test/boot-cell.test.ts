@@ -140,6 +140,22 @@ test('a disk has the queues and the cache that its options say', async () => {
   assert.match(output, 'GUEST vdc cache write back');
 });
 
+test('on an older kernel a guest works under all that this one has', async () => {
+  const { report } = await ended('engines');
+  const { seccomp, landlock, namespaces, capabilities, limits } = report!.confinement.cell!;
+  assert.is(seccomp, 'enforce');
+  // Linux 6.1: a domain, but one that knows nothing of what later kernels brought.
+  assert.is(landlock.state, 'partial');
+  assert.is(landlock.abi, 2);
+  assert.match(landlock.missing.join(), /truncating files \(Linux 6\.2\),TCP/);
+  assert.equal(namespaces.missing, []);
+  assert.equal(capabilities, { held: false, ambient: false, bounding: false });
+  assert.is(limits.files, 1);
+  assert.is(limits.processes === 0, false); // io_uring's worker threads count
+  const { report: bySync } = await ended('one-cpu');
+  assert.is(bySync!.confinement.cell!.limits.processes, 0);
+});
+
 test('the report tells of phases, exits and each disk', async () => {
   const { report } = await ended('engines');
   const { composed, cellStarted, loaded, created, running } = report!.phases;
