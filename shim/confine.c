@@ -110,18 +110,24 @@ static int leave_host(const struct confine_wish *wish, struct confined *confined
 
 // --- Capabilities -------------------------------------------------------------------------------
 
+/** Whether it is empty now: refused to whoever has no rights to lose. */
+static bool empty_bounding_set(void) {
+  bool left = false;
+  for (int capability = 0; prctl(PR_CAPBSET_READ, capability) >= 0; capability++) {
+    prctl(PR_CAPBSET_DROP, capability);
+    left |= prctl(PR_CAPBSET_READ, capability) == 1;
+  }
+  return !left;
+}
+
 static int drop_capabilities(struct confined *confined, struct failure *failure) {
   struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
   struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
-  bool bounding = false;
-  for (int capability = 0; prctl(PR_CAPBSET_READ, capability) >= 0; capability++) {
-    prctl(PR_CAPBSET_DROP, capability); // refused to whoever has no rights to lose
-    bounding |= prctl(PR_CAPBSET_READ, capability) == 1;
-  }
+  bool bounding_empty = empty_bounding_set();
   if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) == 0) {
     confined->capabilities |= CELL_CAPABILITIES_NONE_AMBIENT;
   }
-  if (!bounding) confined->capabilities |= CELL_CAPABILITIES_NONE_BOUNDING;
+  if (bounding_empty) confined->capabilities |= CELL_CAPABILITIES_NONE_BOUNDING;
   if (syscall(SYS_capset, &header, none)) return fail_errno(failure, "capset");
   confined->capabilities |= CELL_CAPABILITIES_NONE_HELD;
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) return fail_errno(failure, "PR_SET_NO_NEW_PRIVS");
@@ -213,6 +219,7 @@ int confine_limits(bool processes, uint64_t address_space, struct confined *conf
 int confine_process(const struct confine_wish *wish, struct confined *confined,
                     struct failure *failure) {
   *confined = (struct confined){.seccomp = wish->seccomp};
+  empty_bounding_set(); // as root, who loses that right with the user; a user namespace refills it
   if (leave_host(wish, confined, failure)) return -1;
   if (drop_capabilities(confined, failure)) return -1;
   if (enter_landlock(wish, confined, failure)) return -1;

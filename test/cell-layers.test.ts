@@ -63,6 +63,10 @@ function assertSays(on: Switches, confinement: Awaited<ReturnType<typeof attack>
   // In a user namespace everybody is 65534.
   if (isRoot && !on.namespaces) assert.is(said.user === 0, !on.user);
   assert.is(said.limits.files === 1, on.limits);
+  if (isRoot && on.user) {
+    const none = { held: false, ambient: false, bounding: false };
+    assert.equal(said.capabilities, none, 'whether or not a user namespace gives the right to');
+  }
 }
 
 const SETS = Array.from({ length: 2 ** LAYERS.length }, (_, bits) =>
