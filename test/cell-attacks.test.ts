@@ -43,26 +43,35 @@ const numberOf = (name: string): number => ATTACK_NAMES.indexOf(name);
 
 // --- What this host has -------------------------------------------------------------------------
 
-/** Columns that cannot be shown here, with the reason; and the ABI of Landlock. */
-async function lookAtHost(): Promise<{ missing: Map<Column, string>; landlockAbi: number }> {
+interface Host {
+  missing: Map<Column, string>; // columns that cannot be shown here, with the reason
+  landlockAbi: number;
+  ringRefused: string | null; // why it has no io_uring
+}
+
+async function lookAtHost(): Promise<Host> {
   const missing = new Map<Column, string>();
-  if (!world) return { missing, landlockAbi: 0 };
+  if (!world) return { missing, landlockAbi: 0, ringRefused: null };
   const { confinement } = await attack({ name: 'x32', thread: 'vcpu', on: onlyOn('none') }, world);
   assert.ok(confinement, 'a cell with no layer starts and says so');
-  const probe = { name: 'clone3', thread: 'vcpu', on: ALL_ON } as const;
-  const { landlock, namespaces } = (await attack(probe, world)).confinement!;
+  const probe = { name: 'clone3', thread: 'vcpu', on: ALL_ON, ring: 'restricted' } as const;
+  const end = await attack(probe, world);
+  const { landlock, namespaces } = end.confinement!;
+  const log = end.messages.flatMap((message) => (message.type === 'log' ? [message.text] : []));
+  const ringRefused = log.find((text) => text.startsWith('io_uring')) ?? null;
   if (landlock.abi === 0) missing.set('landlock', `no Landlock here (${landlock.reason})`);
   if (namespaces.missing.length > 0) {
     missing.set('namespaces', `no namespaces ${namespaces.missing.join()} (${namespaces.reason})`);
   }
-  if (isRoot) return { missing, landlockAbi: landlock.abi };
+  if (isRoot) return { missing, landlockAbi: landlock.abi, ringRefused };
   // Without root's rights an attack may fail of itself.
-  const why = 'only root can show that it is real';
+  const why = 'only root with its capabilities can show that it is real';
   for (const column of COLUMNS.filter((name) => name !== 'all')) missing.set(column, why);
-  return { missing, landlockAbi: landlock.abi };
+  return { missing, landlockAbi: landlock.abi, ringRefused };
 }
 
 const host = await lookAtHost();
+const { ringRefused } = host;
 
 for (const [column, why] of host.missing) {
   test.skip(`every attack with '${column}' (skipped: ${why})`, () => {});
@@ -72,15 +81,6 @@ if (host.landlockAbi > 0 && host.landlockAbi < 6) {
   const names = old.map(({ name }) => name).join();
   test.skip(`Landlock alone against ${names} (skipped: ABI ${host.landlockAbi})`, () => {});
 }
-
-const ringRefused = ((): string | null => {
-  try {
-    const text = readFileSync('/proc/sys/kernel/io_uring_disabled', 'utf8').trim();
-    return text === '0' ? null : `kernel.io_uring_disabled is ${text}`;
-  } catch {
-    return null; // older than the switch
-  }
-})();
 
 // --- The table ----------------------------------------------------------------------------------
 
@@ -134,10 +134,18 @@ async function tryWithoutSeccomp(what: Attack): Promise<void> {
   }
 }
 
+/** Why an attack cannot be made here: the host has not what it needs, whoever it is. */
+function refusal({ name }: Attack): string | null {
+  if (/^io_uring/.test(name)) return ringRefused;
+  if (!isRoot) return null; // all layers stop it whatever the host lets others do
+  return /^unshare|_namespace$/.test(name) ? (host.missing.get('namespaces') ?? null) : null;
+}
+
 for (const what of ATTACKS) {
   const title = `${what.name}: ${what.tries}`;
-  if (ringRefused && /^io_uring/.test(what.name)) {
-    test.skip(`${title} (skipped: ${ringRefused})`, () => {});
+  const why = refusal(what);
+  if (why) {
+    test.skip(`${title} (skipped: ${why})`, () => {});
   } else {
     cellTest(title, () => tryAll(what));
   }
@@ -167,6 +175,23 @@ if (isRoot && !ringRefused) {
     assert.is(await tried({ ...plan, thread: 'io' }, 'EACCES'), 'EACCES');
     assert.match(await tried({ ...plan, thread: 'vcpu' }, ''), /^EEXIST|EACCES$/);
   });
+}
+
+if (isRoot && host.landlockAbi > 0) {
+  cellTest(
+    'an older Landlock alone stops what it knows of, by the version of each right',
+    async () => {
+      const versioned = ATTACKS.filter(({ landlockAbi }) => landlockAbi);
+      for (let landlockAbi = 1; landlockAbi <= Math.min(6, host.landlockAbi); landlockAbi++) {
+        for (const what of versioned) {
+          const wanted = outcomeOn(expected(what, 'landlock', landlockAbi), 'vcpu');
+          const plan = { thread: 'vcpu', on: onlyOn('landlock'), landlockAbi } as const;
+          const got = await tried({ name: what.name, ...plan }, wanted);
+          assert.is(got, wanted, `${what.name} with ABI ${landlockAbi}`);
+        }
+      }
+    },
+  );
 }
 
 cellTest('a descriptor that a cell sends does not arrive in the host', async () => {

@@ -21,6 +21,7 @@ import { MessageReader } from '../host/engine/cell-messages.ts';
 import { CellProcess } from '../host/engine/cell-process.ts';
 import { CHILD_CONTROL, CHILD_NULL, shim } from '../host/shim.ts';
 import { writeImage } from '../host/write-image.ts';
+import { isRoot } from './attack/attacker.ts';
 import { type TestDisk, testDisk, WINDOW } from './cell-disk.ts';
 import {
   bareImage,
@@ -33,12 +34,12 @@ import {
 
 const OWN_BYTES = 32 * 2 ** 20; // what a cell maps beside its guest's memory
 const VCPUS = 2;
-const isRoot = process.geteuid?.() === 0;
 const NAMESPACES = ['cgroup', 'ipc', 'mnt', 'net', 'pid', 'user', 'uts'];
 
 interface Seen {
   pid: number;
   confinement: CellConfinement | null; // as it says itself; null by hand
+  ringRefused: boolean;
   image: MachineImage;
 }
 
@@ -72,19 +73,28 @@ async function whileHosted(ioUring: boolean, look: (seen: Seen) => void): Promis
   for (const fd of opened) closeSync(fd);
   const reader = new MessageReader();
   let confinement: CellConfinement | null = null;
+  let ringRefused = false;
+  let over: () => void = () => {};
+  const gone = new Promise<void>((resolve) => {
+    over = resolve;
+  });
   const shown = new Promise<void>((resolve, reject) => {
     const data = (chunk: Uint8Array) => {
       for (const message of reader.push(chunk)) {
         if (message.type === 'confined') confinement = readConfined(message.record);
+        if (message.type === 'log') ringRefused ||= message.text.startsWith('io_uring');
         if (message.type === 'started') resolve();
       }
     };
-    child.listen({ data, hungUp: () => {}, ended: () => reject(new Error('it ended')) });
+    const ended = () => {
+      over();
+      reject(new Error('it ended'));
+    };
+    child.listen({ data, hungUp: () => {}, ended });
   });
-  const gone = shown.catch(() => {});
   try {
     await within(shown, 'the start');
-    look({ pid: child.pid, confinement, image });
+    look({ pid: child.pid, confinement, ringRefused, image });
   } finally {
     child.kill('SIGKILL');
     await gone;
@@ -102,7 +112,7 @@ async function whileByHand(look: (seen: Seen) => void): Promise<void> {
   const cell = startFolder(folder, { wrap: ['sh', '-c', 'exec "$@" 9</etc/passwd', 'sh'] });
   try {
     await cell.untilSaid('up');
-    look({ pid: cell.child.pid!, confinement: null, image });
+    look({ pid: cell.child.pid!, confinement: null, ringRefused: false, image });
   } finally {
     cell.child.kill('SIGKILL');
     await cell.ended();
@@ -153,7 +163,8 @@ for (const ioUring of [false, true]) {
   const title = ioUring ? 'with io_uring its ring is one more' : 'a spawned cell';
   looksInside(`${title}: it holds the descriptors it needs and no other`, () => {
     return whileHosted(ioUring, (seen) => {
-      assert.equal(descriptors(seen.pid), needed(seen, ioUring));
+      if (seen.ringRefused) process.stdout.write(`SKIPPED: ${title} (this host refuses it)\n`);
+      assert.equal(descriptors(seen.pid), needed(seen, ioUring && !seen.ringRefused));
     });
   });
 }

@@ -6,7 +6,8 @@
 // is over. An attack attempts what it says and writes what came of it to standard error.
 //
 // Layers of the confinement for which the cell has no switch are switched off by '--attack:off=':
-// 'rights' (capabilities, no_new_privs, non-dumpable), 'limits', 'ring' (io_uring's restrictions).
+// 'rights' (capabilities, no_new_privs, non-dumpable), 'limits', 'ring' (io_uring's restrictions);
+// '--attack:version=N' has it see an older Landlock.
 #include "attack.h"
 
 #include <linux/io_uring.h>
@@ -33,7 +34,7 @@ __thread bool on_io_thread;
 int control_fd = -1, kvm_fd = -1;
 
 static bool rights_off, limits_off, ring_off, taking;
-static long at_end = -1;
+static long at_end = -1, landlock_version;
 
 static const struct {
   const char *name;
@@ -145,6 +146,7 @@ static void learn(const char *word) {
   if (strncmp(word, "parent", length) == 0) known.parent = (pid_t)number;
   if (strncmp(word, "address", length) == 0) known.address = (uintptr_t)number;
   if (strncmp(word, "at-end", length) == 0) at_end = number;
+  if (strncmp(word, "version", length) == 0) landlock_version = number;
   if (strncmp(word, "taking", length) == 0) taking = true;
   if (strncmp(word, "off", length) != 0) return;
   rights_off |= strcmp(value, "rights") == 0;
@@ -220,6 +222,8 @@ long __wrap_syscall(long number, ...) {
   for (int i = 0; i < 6; i++) words[i] = va_arg(arguments, unsigned long);
   va_end(arguments);
   if (rights_off && number == SYS_capset) return 0;
+  bool asks = number == SYS_landlock_create_ruleset && words[0] == 0;
+  if (asks && landlock_version > 0) return landlock_version;
   bool restricts = number == SYS_io_uring_register && words[1] == IORING_REGISTER_RESTRICTIONS;
   if (ring_off && restricts) return 0;
   return __real_syscall(number, words[0], words[1], words[2], words[3], words[4], words[5]);

@@ -47,7 +47,15 @@ export function switches(on: (layer: Layer) => boolean): Switches {
   return Object.fromEntries(LAYERS.map((layer) => [layer, on(layer)])) as Switches;
 }
 
-export const isRoot = process.geteuid?.() === 0;
+// SETGID, SETUID, SETPCAP, SYS_PTRACE, SYS_ADMIN: root in a container may lack them.
+const CAPABILITIES = [6, 7, 8, 19, 21];
+
+/** Root, with the rights that an attack needs to succeed and a layer to be made. */
+export const isRoot = ((): boolean => {
+  const held = /^CapEff:\s+(\w+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))![1];
+  const has = (bit: number) => ((BigInt(`0x${held}`) >> BigInt(bit)) & 1n) === 1n;
+  return process.geteuid!() === 0 && CAPABILITIES.every(has);
+})();
 
 /** The cell's words for these switches; the attack build knows more of them than the release. */
 function words(on: Switches): string[] {
@@ -121,6 +129,7 @@ export interface Plan {
   atEnd?: boolean; // once the guest is over
   sendDescriptor?: boolean; // the host sends one
   seccomp?: 'log';
+  landlockAbi?: number; // as if the kernel had no later one
   disks?: TestDisk[];
 }
 
@@ -159,6 +168,7 @@ function cellWords(plan: Plan, world: World, folder: string): string[] {
     ...[world.program, '--spawned', ...words(plan.on), ...world.words],
     ...(plan.seccomp ? ['--seccomp', plan.seccomp] : []),
     `--attack:folder=${folder}`,
+    ...(plan.landlockAbi ? [`--attack:version=${plan.landlockAbi}`] : []),
     ...(plan.ring === 'unrestricted' ? ['--attack:off=ring'] : []),
     ...(plan.atEnd ? [`--attack:at-end=${number}`] : []),
     ...(plan.sendDescriptor && plan.thread === 'vcpu' ? ['--attack:taking=1'] : []),
