@@ -1,8 +1,8 @@
 // The build of addon and cell: numbers from one source, work only where something changed, clear
 // errors.
-import { chmodSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { REQUEST_BYTES_MAX } from '../assembly/abi.ts';
@@ -10,6 +10,7 @@ import { FaradayError } from '../host/errors.ts';
 import { EXIT_UNKNOWN } from '../host/shim.ts';
 import { abiHeader, buildShim, nodeHeaders } from '../tools/build-shim.ts';
 import { REPOSITORY } from '../tools/cache.ts';
+import { STEPS } from '../tools/stamps.mjs';
 
 const folder = mkdtempSync(join(tmpdir(), 'faraday-build-'));
 const buildFolder = join(REPOSITORY, 'build');
@@ -44,6 +45,22 @@ test('a build without changes leaves addon and cell as they are', async () => {
   const before = inodes();
   await buildShim();
   assert.equal(inodes(), before);
+});
+
+test('whatever the build takes numbers or tables from is an input of its step', () => {
+  const { inputs } = STEPS.shim;
+  const imports = (file: string): string[] => {
+    const text = readFileSync(join(REPOSITORY, file), 'utf8');
+    return [...text.matchAll(/ from '(\.[^']+)'/g)].map(([, path]) => join(dirname(file), path!));
+  };
+  const builders = ['tools/build-shim.ts', 'tools/build-filters.ts'];
+  const tools = /^tools\/(command|cache|lock)|^host\/errors/; // how it is done, not what is made
+  const wanted = builders.flatMap(imports).filter((file) => !tools.test(file));
+  assert.ok(wanted.includes('host/confine/cell-policy.ts'), wanted.join());
+  for (const file of wanted) {
+    const known = inputs.some((input) => file === input || file.startsWith(`${input}/`));
+    assert.ok(known, `${file} is no input of the step`);
+  }
 });
 
 test('headers are found without a download', () => {
