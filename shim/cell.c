@@ -56,8 +56,9 @@ static void on_fault(int number, siginfo_t *info, void *context) {
 }
 
 /**
- * Signals that end the guest go to the I/O thread's signalfd. That of the host's death is taken by
- * vCPU threads, which never wait for a disk: the cell ends even where its I/O thread hangs in one.
+ * Signals that end the guest go to the I/O thread's signalfd. That of the host's death, where it is
+ * not SIGKILL, is taken by vCPU threads, which never wait for a disk: the cell ends even where its
+ * I/O thread hangs in one.
  */
 static void take_signals(const struct options *options) {
   struct sigaction death = {.sa_handler = on_host_death};

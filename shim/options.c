@@ -1,4 +1,4 @@
-// The command line. Calls fcntl.
+// The command line. Calls fcntl, isatty.
 //
 //   faraday-cell --spawned [--detached]        by a host, with the descriptors of cell-protocol.ts
 //   faraday-cell DIR [--disk ID=PATH]...       by hand, from a composed image; ID=fd:N names a
@@ -106,7 +106,9 @@ int options_parse(struct options *options, int count, char **words, struct failu
       options->folder = words[i];
     }
   }
-  if (options->spawned && !options->detached) options->confine.death_signal = SIGUSR2;
+  // A terminal must be given back; else what cannot be blocked is better.
+  int death = isatty(STDIN_FILENO) ? SIGUSR2 : SIGKILL;
+  if (options->spawned && !options->detached) options->confine.death_signal = death;
   options->confine.spawned = options->spawned;
   if (options->spawned != (options->folder != NULL)) return 0;
   return options_usage(failure, "a folder is missing");

@@ -37,6 +37,7 @@ import { IDLE_FOR_EVER, out, tinyKernel } from './tiny-kernel.ts';
 
 const THREADS: readonly Thread[] = ['vcpu', 'io'];
 const STUBBORN_MS = 300; // in which whoever obeys is gone
+const ASK_AGAIN_MS = 1000; // of host/engine/cell.ts
 const POLL_MS = 10;
 const BUSY = 'attack burn: OK';
 
@@ -147,18 +148,28 @@ async function startBusyHost(path: string) {
   return { host, cell: cellOf(host.pid!) };
 }
 
-cellTest(
-  'it can outlive a host that is killed: only a cgroup or SIGKILL ends it then',
-  async () => {
-    const { host, cell } = await startBusyHost(scratchPath('errors'));
-    host.kill('SIGKILL');
-    await once(host, 'exit');
-    await sleep(STUBBORN_MS);
-    assert.ok(isAlive(cell), 'it was told, and took no notice');
-    process.kill(cell, 'SIGKILL');
-    await untilGone(cell);
-  },
-);
+cellTest('it does not outlive a host that is killed', async () => {
+  const { host, cell } = await startBusyHost(scratchPath('errors'));
+  host.kill('SIGKILL');
+  await once(host, 'exit');
+  await untilGone(cell);
+});
+
+cellTest('a host that is asked twice kills it', async () => {
+  const path = scratchPath('errors');
+  const { host, cell } = await startBusyHost(path);
+  const exit = once(host, 'exit');
+  host.kill('SIGTERM');
+  host.kill('SIGTERM'); // at once: that is one wish
+  await sleep(STUBBORN_MS);
+  assert.ok(isAlive(cell), 'it was asked, and took no notice');
+  await sleep(ASK_AGAIN_MS);
+  host.kill('SIGTERM');
+  const [status] = await within(exit, 'the end of its host');
+  assert.is(status, 143);
+  assert.match(readFileSync(path, 'utf8'), /did not stop when asked to, and was killed/);
+  await untilGone(cell);
+});
 
 // --- The cgroup of the recipe -------------------------------------------------------------------
 

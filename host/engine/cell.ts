@@ -25,6 +25,8 @@ import { type CellWish, type SpawnOptions, spawnCell } from './spawn-cell.ts';
 const STDIN = 0;
 const FAREWELL_MS = 5000; // from a cell's last message to its end
 const LOG_LINES_MAX = 1000;
+const STOP_PATIENCE_MS = 10_000; // a request under way may be gigabytes
+const ASK_AGAIN_MS = 1000; // sooner it is one and the same wish: timeout(1) sends two
 
 export interface CellOptions {
   log: Log;
@@ -89,6 +91,8 @@ export class Cell {
   private logLines = 0;
   private confinement: CellConfinement | null = null;
   private violated = false;
+  private stopAskedMs: number | null = null;
+  private forced: NodeJS.Signals | null = null; // the signal on which it was killed
   private result: RunResult | null = null;
   private problem: unknown = null; // the first one counts
   private onStarted: () => void = () => {};
@@ -127,12 +131,30 @@ export class Cell {
     });
   }
 
+  /**
+   * Asks the cell to stop, as on `signal`. One that does not, or a user who asks again after a
+   * moment, has it killed: nobody can make a cell obey that has been taken over.
+   */
   stop(signal: NodeJS.Signals): void {
+    const nowMsecs = performance.now();
+    this.stopAskedMs ??= nowMsecs;
+    if (nowMsecs - this.stopAskedMs > ASK_AGAIN_MS) this.force(signal);
+    else if (this.signals.size === 0) this.forceLater(signal);
     this.signals.add(signal);
     const command = Buffer.alloc(COMMAND_BYTES);
     command.writeUInt32LE(COMMAND_STOP, 0);
     command.writeUInt32LE(SIGNAL_NUMBERS[signal], 4);
     this.child.send(command);
+  }
+
+  private forceLater(signal: NodeJS.Signals): void {
+    setTimeout(() => this.force(signal), STOP_PATIENCE_MS).unref();
+  }
+
+  private force(signal: NodeJS.Signals): void {
+    if (this.result || this.problem) return; // it is ending
+    this.forced ??= signal;
+    this.kill();
   }
 
   kill(): void {
@@ -200,6 +222,10 @@ export class Cell {
   private outcome(status: number | null, signal: NodeJS.Signals | null): RunResult {
     if (this.problem) throw this.problem;
     if (this.result) return this.result;
+    if (this.forced && signal === 'SIGKILL') {
+      this.options.log('warn', 'the cell did not stop when asked to, and was killed');
+      return stoppedEarly(this.forced, this.image);
+    }
     // Before it watches for signals itself, one sent to the whole job ends it.
     if (signal && this.signals.has(signal)) return stoppedEarly(signal, this.image);
     if (signal === 'SIGSYS') throw new FaradayError('internal', KILLED_AT_ONCE);
