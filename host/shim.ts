@@ -192,6 +192,13 @@ export interface HostProbe {
 export const CHILD_NULL = -1; // /dev/null
 export const CHILD_CONTROL = -2; // the child's end of the socket pair
 
+// What stays allowed with a path and all below it, once this process has restricted itself.
+export const PATH_READ = 1; // read files, list folders
+export const PATH_WRITE = 2; // write files and cut them off
+export const PATH_CHANGE = 4; // make, rename and remove files and folders
+export const PATH_EXECUTE = 8;
+export const PATH_DEVICE = 16; // requests to a device
+
 export interface Child {
   pid: number;
   control: number; // a descriptor
@@ -213,6 +220,22 @@ export interface Shim {
    * of its own. `control` is this end of a socket pair.
    */
   startChild(words: string[], descriptors: number[], session: boolean, namespaces: boolean): Child;
+  /** No program that this process executes from now on gains rights by it. */
+  setNoNewPrivs(): void;
+  /**
+   * Restricts this thread, and all that it starts from now on, to `paths` with `rights` (PATH_*,
+   * one for each). `outside`: startChild() goes on starting children outside of that, as a cell
+   * has to mount. `abi`: of the kernel; 0 and an errno name where nothing is restricted.
+   */
+  enterLandlock(
+    paths: string[],
+    rights: number[],
+    outside: boolean,
+  ): { abi: number; errno: string };
+  /** The same again, narrower; startChild()'s children are inside too. '' or an errno name. */
+  narrowLandlock(paths: string[], rights: number[]): string;
+  /** Gives up all capabilities of this thread but those whose bits are set. */
+  dropCapabilities(keep: number): void;
   /** The wait status of a child that is over, null while it is not. Does not wait. */
   reapChild(pid: number): number | null;
   /**

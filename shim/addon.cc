@@ -12,6 +12,7 @@
 #include "abi.h"
 #include "addon-cage.h"
 #include "addon-child.h"
+#include "addon-confine.h"
 #include "addon-record.h"
 #include "addon-values.h"
 #include "block.h"
@@ -356,6 +357,10 @@ Napi::Object init(Env env, Napi::Object exports) {
   add_export<lock_whole_file>(exports, "lockFile", environment);
   add_export<start_child>(exports, "startChild", environment);
   add_export<reap_child>(exports, "reapChild", environment);
+  add_export<no_new_privs>(exports, "setNoNewPrivs", environment);
+  add_export<landlock>(exports, "enterLandlock", environment);
+  add_export<landlock_again>(exports, "narrowLandlock", environment);
+  add_export<drop_capabilities>(exports, "dropCapabilities", environment);
   add_export<make_terminal_raw>(exports, "terminalRaw", environment);
   add_export<remember_terminal>(exports, "terminalRemember", environment);
   add_export<restore_terminal>(exports, "terminalRestore", environment);

@@ -12,7 +12,7 @@ import {
 } from '../confine/confined.ts';
 import { lockedDisk } from '../disk.ts';
 import { EXIT_HOST, EXIT_USAGE, FaradayError } from '../errors.ts';
-import { explainCall } from '../explain.ts';
+import { explainCall, explainConfinement } from '../explain.ts';
 import type { Log } from '../log.ts';
 import { type RunResult, SIGNAL_NUMBERS } from '../result.ts';
 import { type NativeError, shim } from '../shim.ts';
@@ -30,6 +30,7 @@ export interface CellOptions {
   log: Log;
   program: string; // build/faraday-cell
   confinement: CellWish;
+  onSpawned?: () => void; // everything that a cell needs is opened
 }
 
 const ERROR_CODES = new Map([
@@ -54,6 +55,8 @@ function explainFailure(failure: Failure, image: MachineImage): FaradayError {
   if (call === 'mmap' && image.hugePages === '2M') {
     return new FaradayError('bad-memory', `--huge-pages 2M: ${about}`);
   }
+  const confinement = explainConfinement(call, errno, about);
+  if (confinement) return confinement;
   const code = ERROR_CODES.get(exitCode as typeof EXIT_USAGE);
   const explained = code && explainCall(call, errno, image.memoryBytes);
   if (explained) return explained;
@@ -252,6 +255,7 @@ export async function withCell<T>(
   try {
     cell = new Cell(image, options, spawnCell(image, { ...how, ...options }));
     signals.passTo(cell);
+    options.onSpawned?.();
     return await use(cell);
   } finally {
     signals.release();
