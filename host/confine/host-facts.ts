@@ -11,7 +11,7 @@ import {
   statSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, isAbsolute } from 'node:path';
+import { dirname, isAbsolute, resolve } from 'node:path';
 import { ELF_MAGIC } from '../boot/sniff.ts';
 import { PROGRAM_FOLDER } from '../cell-program.ts';
 import type { RunConfig } from '../config.ts';
@@ -92,7 +92,7 @@ function placeOf(path: string | undefined, replaced: boolean): OutputPlace | nul
   const stats = statsOf(path);
   if (stats && !(stats.isFile() && replaced)) return { path, isFolder: false };
   try {
-    return { path: dirname(stats ? realpathSync(path) : path), isFolder: true };
+    return { path: dirname(stats ? realpathSync(path) : resolve(path)), isFolder: true };
   } catch {
     return null; // gone again
   }
