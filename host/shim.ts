@@ -183,9 +183,17 @@ export interface Watcher {
 export interface HostProbe {
   kvmApiVersion: number;
   extensions: Record<string, number>;
+}
+
+/** What the kernel has to confine a process with. Errno names are '' for what is there. */
+export interface ConfinementProbe {
   landlockAbi: number; // 0: not available
-  seccomp: boolean;
+  landlockErrno: string;
+  seccomp: boolean; // filters that kill the process
+  seccompTrap: boolean;
+  seccompLog: boolean;
   noNewPrivs: boolean;
+  ioUringErrno: string; // of a ring that is restricted to some operations
 }
 
 // Descriptors of startChild() that are none of this process.
@@ -210,8 +218,10 @@ export interface Shim {
   /** One watcher per machine. EBUSY: another watcher has the signals; EBADF: an fd is not open. */
   createWatcher(vm: Vm, options: WatcherOptions): Watcher;
   /** Opens /dev/kvm and asks; throws ENOENT, EACCES... */
-  probeKvm(): Pick<HostProbe, 'kvmApiVersion' | 'extensions'>;
-  probeConfinement(): Pick<HostProbe, 'landlockAbi' | 'seccomp' | 'noNewPrivs'>;
+  probeKvm(): HostProbe;
+  probeConfinement(): ConfinementProbe;
+  /** Tries to make each namespace, in a process that is gone after: errno names, '' for made. */
+  probeNamespaces(): Record<string, string>;
   /** Takes an OFD lock on the whole file (shared for readers). False: somebody else holds it. */
   lockFile(fd: number, exclusive: boolean): boolean;
   /**
