@@ -1,4 +1,4 @@
-// The thread outside. Calls pthread_create, sem_wait, sem_post.
+// The thread outside. Calls pthread_create, sem_wait, sem_post, prctl(PR_SET_NAME).
 //
 // It may not end before the process does: the kernel tells a cell of its parent's death when the
 // thread that started it is gone (PR_SET_PDEATHSIG).
@@ -9,6 +9,7 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <sys/prctl.h>
 
 #define STACK_BYTES (64 * 1024)
 
@@ -24,6 +25,7 @@ static void wait_for(sem_t *semaphore) {
 
 static void *thread_main(void *unused) {
   (void)unused;
+  prctl(PR_SET_NAME, "faraday-outside");
   for (;;) {
     wait_for(&wanted);
     current_job(current_argument);

@@ -164,11 +164,12 @@ export class Cell {
         return this.onStarted();
       case 'marker': {
         const ms = nowMs().toFixed(0);
-        return this.options.log('info', `guest reached user space after ${ms} ms`);
+        return this.log('info', `guest reached user space after ${ms} ms`);
       }
       case 'confined':
+        if (this.confinement) throw brokenCell('told twice what confines it');
         this.confinement = readConfined(message.record);
-        return this.options.log('info', `confined: ${describeConfinement(this.confinement)}`);
+        return this.log('info', `confined: ${describeConfinement(this.confinement)}`);
       case 'violation':
         this.violated = true;
         this.fail(new FaradayError('internal', describeViolation(readViolation(message.record))));
@@ -187,6 +188,7 @@ export class Cell {
     }
   }
 
+  /** A line that the cell had a part in: it cannot fill a disk with those. */
   private log(level: 'error' | 'warn' | 'info', text: string): void {
     this.logLines++;
     if (this.logLines <= LOG_LINES_MAX) this.options.log(level, text);
