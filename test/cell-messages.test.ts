@@ -398,7 +398,7 @@ test('a cell that talks without end is listened to in little memory and few line
   const chunk = Buffer.concat(Array.from({ length: 500 }, () => Buffer.concat([log!, marker!])));
   const chunks = Array.from({ length: 100 }, () => chunk);
   const { lines } = await converse([confined!, started!, ...chunks]);
-  assert.ok(lines <= 1001, `${lines} lines`);
+  assert.ok(lines <= 1003, `${lines} lines`);
   // Of a message that never ends it keeps what one message may be, and no more.
   const reader = new MessageReader();
   const header = message(protocol.ENDED, Buffer.alloc(protocol.REPORT_BYTES)).subarray(0, 8);
@@ -411,7 +411,7 @@ test('a cell that talks without end is listened to in little memory and few line
   assert.ok(process.memoryUsage().arrayBuffers - before < 16 << 20);
 });
 
-test('every layer that a cell could not have is one line with what to do, exit code 3', async () => {
+test('a layer that a cell could not have is one line with what to do', async () => {
   const lines: [string, string, RegExp][] = [
     ['landlock', 'ABI 3, and 6 is needed', /^--landlock required: partial \(ABI 3\): not TCP .*; /],
     ['landlock', 'ABI 0, and 6 is needed', /^--landlock required: not available \(EPERM\); /],

@@ -21,10 +21,10 @@ export function addConfineOptions(command: Command): Command {
     .addOption(shortForm('--no-landlock', 'the same as --landlock off'))
     .option(
       '--landlock-rules <rule>',
-      'path=PATH,access=r|w|rw: what Faraday itself may use besides; repeatable',
+      'path=PATH,access=ACCESS (r, w, rw): stays open to Faraday itself; repeatable',
       collect,
     )
-    .option('--landlock-allow-path <path>', 'PATH[,ro|,rw], likewise; repeatable', collect)
+    .option('--landlock-allow-path <path>', 'PATH[,ro] or PATH,rw, likewise; repeatable', collect)
     .option('--namespaces <mode>', 'auto, required or off (default: auto)')
     .option('--user <user>', 'as root: who the guest runs as, NAME or UID:GID');
 }

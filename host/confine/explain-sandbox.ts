@@ -73,7 +73,7 @@ function explainHost(config: RunConfig, kernelGiven: boolean): Sandbox['host'] {
     }),
     capabilities: keptCapabilities(config).map(([name, reason]) => ({ name, reason })),
     threads: [
-      "bound: the thread that does all the work, Node's pool threads, processes that unpack kernels",
+      "bound: the thread that does all the work, Node's pool threads, programs that unpack kernels",
       "not bound: V8's helper threads, which are there before and read no file",
       ...(config.engine === 'cell'
         ? ['bound once the cell is started: the thread that starts it']

@@ -91,6 +91,7 @@ export class Cell {
   private readonly signals = new Set<string>(); // those passed on
   private logLines = 0;
   private confinement: CellConfinement | null = null;
+  private marked = false;
   private violated = false;
   private result: RunResult | null = null;
   private problem: unknown = null; // the first one counts
@@ -163,13 +164,15 @@ export class Cell {
       case 'started':
         return this.onStarted();
       case 'marker': {
+        if (this.marked) return;
+        this.marked = true;
         const ms = nowMs().toFixed(0);
-        return this.log('info', `guest reached user space after ${ms} ms`);
+        return this.options.log('info', `guest reached user space after ${ms} ms`);
       }
       case 'confined':
         if (this.confinement) throw brokenCell('told twice what confines it');
         this.confinement = readConfined(message.record);
-        return this.log('info', `confined: ${describeConfinement(this.confinement)}`);
+        return this.options.log('info', `confined: ${describeConfinement(this.confinement)}`);
       case 'violation':
         this.violated = true;
         this.fail(new FaradayError('internal', describeViolation(readViolation(message.record))));
@@ -188,7 +191,6 @@ export class Cell {
     }
   }
 
-  /** A line that the cell had a part in: it cannot fill a disk with those. */
   private log(level: 'error' | 'warn' | 'info', text: string): void {
     this.logLines++;
     if (this.logLines <= LOG_LINES_MAX) this.options.log(level, text);
