@@ -30,6 +30,7 @@ import {
   PATH_WRITE,
   shim,
 } from '../host/shim.ts';
+import { temporaryFolder } from '../host/temporary-folder.ts';
 import { kvmTest } from './bare-metal.ts';
 import { bzImage, pack } from './fake-kernel.ts';
 import { IDLE_FOR_EVER, POWER_OFF, print, tinyKernel } from './tiny-kernel.ts';
@@ -118,6 +119,17 @@ test('once the cell is started only what is yet to be written stays, and what a 
 test('engine v8 has no image file to make', () => {
   const paths = listed({ engine: 'v8' });
   assert.not.ok(paths.some((path) => path.endsWith('/dev/shm') || path.endsWith(' /tmp')));
+});
+
+test('temporary files go where Node would have them go', () => {
+  const before = { ...process.env };
+  for (const folder of [undefined, '/var/tmp', '/var/tmp/', '/', '']) {
+    if (folder === undefined) delete process.env.TMPDIR;
+    else process.env.TMPDIR = folder;
+    assert.is(temporaryFolder(), tmpdir());
+  }
+  if (before.TMPDIR === undefined) delete process.env.TMPDIR;
+  else process.env.TMPDIR = before.TMPDIR;
 });
 
 test('every path has a reason', () => {

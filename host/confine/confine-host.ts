@@ -63,7 +63,7 @@ function enter(config: RunConfig, list: readonly HostPath[]): LandlockState {
 /** The cache must be there before a rule can name it. Where it cannot be made, its user says so. */
 function makeCache({ kernel }: RunConfig, cacheFolder: string): void {
   try {
-    if (existsSync(kernel)) makeFolder(cacheFolder);
+    if (!existsSync(cacheFolder) && existsSync(kernel)) makeFolder(cacheFolder);
   } catch {
     // See above.
   }

@@ -10,7 +10,6 @@ import {
   type Stats,
   statSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { dirname, isAbsolute, resolve } from 'node:path';
 import { ELF_MAGIC } from '../boot/sniff.ts';
 import { PROGRAM_FOLDER } from '../cell-program.ts';
@@ -20,6 +19,7 @@ import { cacheFolder } from '../kernel/folders.ts';
 import { configPaths } from '../kernel/known.ts';
 import { modulePlaces } from '../kernel/module-places.ts';
 import { storedFolder } from '../kernel/store.ts';
+import { temporaryFolder } from '../temporary-folder.ts';
 import type { HostFacts, OutputPlace } from './host-paths.ts';
 
 function statsOf(path: string): Stats | undefined {
@@ -104,7 +104,7 @@ export function hostFacts(config: RunConfig): HostFacts {
     ...kernelFacts(config),
     programFolder: PROGRAM_FOLDER,
     cacheFolder: cacheFolder(),
-    temporaryFolder: tmpdir(),
+    temporaryFolder: temporaryFolder(),
     blockSizes: blockSizes(config),
     reportPlace: placeOf(config.report, true),
     recordPlace: placeOf(config.record, false),
