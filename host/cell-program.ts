@@ -2,6 +2,9 @@
 // This file stands directly in host/, so that the address below holds in the bundle too.
 import { join } from 'node:path';
 
+/** What the build makes: the bundle, the core, the addon, the cell, the guest's init. */
+export const PROGRAM_FOLDER = join(import.meta.dirname, '../build');
+
 export function cellProgram(): string {
-  return join(import.meta.dirname, '../build/faraday-cell');
+  return join(PROGRAM_FOLDER, 'faraday-cell');
 }

@@ -184,6 +184,11 @@ function checkForV8(settings: RawSettings, disks: readonly DiskConfig[]): void {
   for (const flag of ['prefault', 'detach']) {
     if (settings[flag] === true) throw needsCell(`--${flag}`, ' or leave it out');
   }
+  // What confines a cell, where there is none.
+  const { user, namespaces, seccomp } = settings;
+  if (user !== undefined) throw needsCell(`--user '${user}'`, ' or leave it out');
+  if (namespaces === 'required') throw needsCell('--namespaces required', ' or --namespaces auto');
+  if (seccomp === 'log') throw needsCell('--seccomp log', ' or leave it out');
 }
 
 function checkRecord(settings: RawSettings, engine: string): void {

@@ -35,11 +35,16 @@ function describeErrno(code: string | undefined, readOnly: boolean): string {
   return `cannot be used (${code ?? 'unknown error'})`;
 }
 
-/** A block device's size stands in sysfs, in sectors; stat() shows 0. */
-function blockDeviceBytes(stats: Stats): number {
+/** Where sysfs has the size of a block device. */
+export function blockSizePath(stats: Stats): string {
   const major = Number((BigInt(stats.rdev) >> 8n) & 0xfffn);
   const minor = Number((BigInt(stats.rdev) & 0xffn) | ((BigInt(stats.rdev) >> 12n) & 0xfff00n));
-  return Number(readFileSync(`/sys/dev/block/${major}:${minor}/size`, 'ascii')) * SECTOR_BYTES;
+  return `/sys/dev/block/${major}:${minor}/size`;
+}
+
+/** A block device's size, which stands in sysfs in sectors; stat() shows 0. */
+function blockDeviceBytes(stats: Stats): number {
+  return Number(readFileSync(blockSizePath(stats), 'ascii')) * SECTOR_BYTES;
 }
 
 function checkKind(path: string, stats: Stats): void {

@@ -1,5 +1,6 @@
 // What a failed system call of KVM's or of memory means to a user, where it means something. Both
 // engines ask here, so that the same miss reads the same.
+import { describeLandlock, type LandlockState, landlockState } from './confine/landlock.ts';
 import { FaradayError } from './errors.ts';
 import { formatSize } from './size.ts';
 
@@ -22,4 +23,43 @@ export function explainCall(call: string, errno: string, memoryBytes: number): F
   }
   if (!call.startsWith('KVM_')) return null;
   return new FaradayError('host', `${call} failed (${errno}); 'faraday check' says more`);
+}
+
+// --- Confinement --------------------------------------------------------------------------------
+
+/** The error for `--landlock required` where Landlock is not all that it should be. */
+export function explainLandlock(state: LandlockState): FaradayError {
+  const finding = `--landlock required: ${describeLandlock(state)}`;
+  const newer = state.missing.at(-1)?.match(/\((Linux [\d.]+)\)/)?.[1];
+  const fix = newer ? `use ${newer} or newer, or --landlock auto` : 'use --landlock auto';
+  return new FaradayError('host', `${finding}; ${fix}`);
+}
+
+/** Explains what a cell says of a layer that it could not have; null for any other call. */
+export function explainConfinement(
+  call: string,
+  errno: string,
+  about: string,
+): FaradayError | null {
+  const why = errno && ` (${errno})`;
+  if (call === 'landlock') {
+    const abi = Number(/^ABI (\d{1,3}),/.exec(about)?.[1] ?? 0);
+    return explainLandlock(landlockState(abi, errno || null));
+  }
+  if (call === 'namespaces') {
+    const finding = `--namespaces required: this user may not make all of them${why}`;
+    const fix = "'faraday check' says what to change, or use --namespaces auto";
+    return new FaradayError('host', `${finding}; ${fix}`);
+  }
+  if (call === 'seccomp') {
+    const finding = `this kernel takes no seccomp filter${why}`;
+    const fix = 'use one with CONFIG_SECCOMP_FILTER=y, or --seccomp off';
+    return new FaradayError('host', `${finding}; ${fix}`);
+  }
+  if (call === 'setresuid') {
+    const finding = `the cell cannot become user ${about}${why}`;
+    const fix = 'give one that exists here as --user UID:GID';
+    return new FaradayError('host', `${finding}; ${fix}`);
+  }
+  return null;
 }

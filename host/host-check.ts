@@ -1,5 +1,6 @@
 // What this host offers a microVM monitor. Reads and asks only; changes nothing.
 import { accessSync, constants, existsSync, readdirSync, readFileSync } from 'node:fs';
+import { checkLayers } from './confine/check-layers.ts';
 import { type NativeError, shim } from './shim.ts';
 
 export interface CheckLine {
@@ -111,28 +112,6 @@ function checkKvm(): CheckLine[] {
   }
 }
 
-function checkConfinement(): CheckLine[] {
-  const { landlockAbi, seccomp } = shim().probeConfinement();
-  return [
-    landlockAbi > 0
-      ? { subject: 'Landlock', state: 'ok', finding: `ABI ${landlockAbi}` }
-      : {
-          subject: 'Landlock',
-          state: 'note',
-          finding: 'not available',
-          fix: "Linux 5.13 or newer with 'landlock' in the lsm= boot parameter brings it",
-        },
-    seccomp
-      ? { subject: 'seccomp', state: 'ok', finding: 'filters available' }
-      : {
-          subject: 'seccomp',
-          state: 'note',
-          finding: 'no filters',
-          fix: 'CONFIG_SECCOMP_FILTER=y',
-        },
-  ];
-}
-
 function checkNode(path: string, module: string): CheckLine {
   if (writable(path)) return { subject: path, state: 'ok', finding: 'readable and writable' };
   if (existsSync(path)) {
@@ -169,7 +148,7 @@ export function checkHost(): CheckLine[] {
     device,
     checkModule(),
     ...(device.state === 'ok' ? checkKvm() : []),
-    ...checkConfinement(),
+    ...checkLayers(),
     checkNode('/dev/net/tun', 'tun'),
     checkNode('/dev/vhost-net', 'vhost_net'),
     checkHugePages(),

@@ -7,6 +7,7 @@ import { DISK_SNIFF_BYTES, sniffFilesystem } from './boot/sniff.ts';
 import { cellProgram } from './cell-program.ts';
 import { nowMs } from './clock.ts';
 import type { RunConfig } from './config.ts';
+import { HostGuard } from './confine/confine-host.ts';
 import { closeDisks, type OpenDisk, openDisks, readHead } from './disk.ts';
 import { type CellOptions, runCell } from './engine/cell.ts';
 import { EXIT_GUEST, FaradayError } from './errors.ts';
@@ -125,23 +126,26 @@ async function runV8(
   }
 }
 
-function cellOptions({ confine }: RunConfig, log: Log): CellOptions {
-  return { log, program: cellProgram(), confinement: confine };
+function cellOptions({ confine }: RunConfig, log: Log, guard: HostGuard): CellOptions {
+  const onSpawned = (): void => guard.started();
+  return { log, program: cellProgram(), confinement: confine, onSpawned };
 }
 
 /** Runs one guest from start to end. Returns the exit code; throws FaradayError before a start. */
 export async function runMachine(config: RunConfig, log: Log): Promise<number> {
+  const guard = new HostGuard(config, log);
   const disks = openDisks(config.disks);
   try {
     const { image, composedMs } = await prepare(config, disks, log);
     const result =
       config.engine === 'cell'
-        ? await runCell(image, cellOptions(config, log))
+        ? await runCell(image, cellOptions(config, log, guard))
         : await runV8(image, config, disks, log);
     const code = exitCode(result);
     if (code === EXIT_GUEST) log('error', describeCrash(result));
     if (config.report) {
-      const facts = { engine: config.engine, entry: image.entry, composedMs };
+      const { confinement } = guard;
+      const facts = { engine: config.engine, entry: image.entry, composedMs, confinement };
       writeReport(config.report, toReport(facts, result));
     }
     if (code !== EXIT_GUEST)
@@ -164,11 +168,12 @@ export async function composeImage(config: RunConfig): Promise<MachineImage> {
 
 /** Starts one guest that runs on without this process; returns the pid of its cell. */
 export async function startMachine(config: RunConfig, log: Log): Promise<number> {
+  const guard = new HostGuard(config, log);
   const disks = openDisks(config.disks);
   try {
     const { image } = await prepare(config, disks, log);
     const { startDetached } = await import('./engine/detach.ts');
-    return await startDetached(image, cellOptions(config, log));
+    return await startDetached(image, cellOptions(config, log, guard));
   } finally {
     closeDisks(disks);
   }

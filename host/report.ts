@@ -12,6 +12,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
+import type { HostConfinement } from './confine/confine-host.ts';
 import type { CellConfinement } from './confine/confined.ts';
 import { FaradayError } from './errors.ts';
 import { checkOutputPath } from './output-path.ts';
@@ -74,7 +75,10 @@ export interface RunReport {
   incidents: Record<string, Record<string, number>>; // by device, by kind; only what happened
   traps: Record<string, number>; // by device; only what happened
   crash: { registers: Record<string, string>; instructionBytes: string } | null;
-  confinement: { cell: CellConfinement | null }; // null: engine v8 has no cell
+  confinement: {
+    host: HostConfinement;
+    cell: CellConfinement | null; // null: engine v8 has no cell
+  };
 }
 
 function badReport(path: string, finding: string): FaradayError {

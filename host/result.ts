@@ -2,6 +2,7 @@
 // line for a crash, the report.
 
 import type { EntryMode } from './boot/image.ts';
+import type { HostConfinement } from './confine/confine-host.ts';
 import type { CellConfinement } from './confine/confined.ts';
 import { EXIT_GUEST, EXIT_OK } from './errors.ts';
 import { EXIT_NAMES } from './exit-names.ts';
@@ -97,6 +98,7 @@ export interface RunFacts {
   engine: string;
   entry: EntryMode;
   composedMs: number;
+  confinement: HostConfinement;
 }
 
 /** Everything about a run, for --report. */
@@ -126,6 +128,6 @@ export function toReport(facts: RunFacts, result: RunResult): RunReport {
     incidents: Object.fromEntries(incidents.filter(([, kinds]) => Object.keys(kinds).length > 0)),
     traps: nonZero(devices.map((device) => [device.name, device.traps] as const)),
     crash: crashReport(result),
-    confinement: { cell: result.confinement },
+    confinement: { host: facts.confinement, cell: result.confinement },
   };
 }

@@ -183,14 +183,29 @@ export interface Watcher {
 export interface HostProbe {
   kvmApiVersion: number;
   extensions: Record<string, number>;
+}
+
+/** What the kernel has to confine a process with. Errno names are '' for what is there. */
+export interface ConfinementProbe {
   landlockAbi: number; // 0: not available
-  seccomp: boolean;
+  landlockErrno: string;
+  seccomp: boolean; // filters that kill the process
+  seccompTrap: boolean;
+  seccompLog: boolean;
   noNewPrivs: boolean;
+  ioUringErrno: string; // of a ring that is restricted to some operations
 }
 
 // Descriptors of startChild() that are none of this process.
 export const CHILD_NULL = -1; // /dev/null
 export const CHILD_CONTROL = -2; // the child's end of the socket pair
+
+// What stays allowed with a path and all below it, once this process has restricted itself.
+export const PATH_READ = 1; // read files, list folders
+export const PATH_WRITE = 2; // write files and cut them off
+export const PATH_CHANGE = 4; // make, rename and remove files and folders
+export const PATH_EXECUTE = 8;
+export const PATH_DEVICE = 16; // requests to a device
 
 export interface Child {
   pid: number;
@@ -203,8 +218,10 @@ export interface Shim {
   /** One watcher per machine. EBUSY: another watcher has the signals; EBADF: an fd is not open. */
   createWatcher(vm: Vm, options: WatcherOptions): Watcher;
   /** Opens /dev/kvm and asks; throws ENOENT, EACCES... */
-  probeKvm(): Pick<HostProbe, 'kvmApiVersion' | 'extensions'>;
-  probeConfinement(): Pick<HostProbe, 'landlockAbi' | 'seccomp' | 'noNewPrivs'>;
+  probeKvm(): HostProbe;
+  probeConfinement(): ConfinementProbe;
+  /** Tries to make each namespace, in a process that is gone after: errno names, '' for made. */
+  probeNamespaces(): Record<string, string>;
   /** Takes an OFD lock on the whole file (shared for readers). False: somebody else holds it. */
   lockFile(fd: number, exclusive: boolean): boolean;
   /**
@@ -213,6 +230,22 @@ export interface Shim {
    * of its own. `control` is this end of a socket pair.
    */
   startChild(words: string[], descriptors: number[], session: boolean, namespaces: boolean): Child;
+  /** No program that this process executes from now on gains rights by it. */
+  setNoNewPrivs(): void;
+  /**
+   * Restricts this thread, and all that it starts from now on, to `paths` with `rights` (PATH_*,
+   * one for each). `outside`: startChild() goes on starting children outside of that, as a cell
+   * has to mount. `abi`: of the kernel; 0 and an errno name where nothing is restricted.
+   */
+  enterLandlock(
+    paths: string[],
+    rights: number[],
+    outside: boolean,
+  ): { abi: number; errno: string };
+  /** The same again, narrower; startChild()'s children are inside too. '' or an errno name. */
+  narrowLandlock(paths: string[], rights: number[]): string;
+  /** Gives up all capabilities of this thread but those whose bits are set. */
+  dropCapabilities(keep: number): void;
   /** The wait status of a child that is over, null while it is not. Does not wait. */
   reapChild(pid: number): number | null;
   /**

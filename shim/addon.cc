@@ -12,6 +12,7 @@
 #include "abi.h"
 #include "addon-cage.h"
 #include "addon-child.h"
+#include "addon-confine.h"
 #include "addon-record.h"
 #include "addon-values.h"
 #include "block.h"
@@ -306,9 +307,26 @@ Value probe_kvm(const CallbackInfo &info) {
 
 Value probe_confinement(const CallbackInfo &info) {
   Napi::Object object = Napi::Object::New(info.Env());
-  object.Set("landlockAbi", probe_landlock());
-  object.Set("seccomp", probe_seccomp());
+  int landlock_error = 0;
+  int uring_error = probe_uring();
+  unsigned actions = probe_seccomp();
+  object.Set("landlockAbi", probe_landlock(&landlock_error));
+  object.Set("landlockErrno", landlock_error ? errno_name(landlock_error) : "");
+  object.Set("seccomp", (actions & PROBE_KILL) != 0);
+  object.Set("seccompTrap", (actions & PROBE_TRAP) != 0);
+  object.Set("seccompLog", (actions & PROBE_LOG) != 0);
   object.Set("noNewPrivs", probe_no_new_privs());
+  object.Set("ioUringErrno", uring_error ? errno_name(uring_error) : "");
+  return object;
+}
+
+Value probe_namespace_errors(const CallbackInfo &info) {
+  int errors[PROBE_NAMESPACES];
+  probe_try_namespaces(errors);
+  Napi::Object object = Napi::Object::New(info.Env());
+  for (size_t i = 0; i < PROBE_NAMESPACES; i++) {
+    object.Set(probe_namespaces[i].name, errors[i] ? errno_name(errors[i]) : "");
+  }
   return object;
 }
 
@@ -353,9 +371,14 @@ Napi::Object init(Env env, Napi::Object exports) {
   add_export<create_watcher>(exports, "createWatcher", environment);
   add_export<probe_kvm>(exports, "probeKvm", environment);
   add_export<probe_confinement>(exports, "probeConfinement", environment);
+  add_export<probe_namespace_errors>(exports, "probeNamespaces", environment);
   add_export<lock_whole_file>(exports, "lockFile", environment);
   add_export<start_child>(exports, "startChild", environment);
   add_export<reap_child>(exports, "reapChild", environment);
+  add_export<no_new_privs>(exports, "setNoNewPrivs", environment);
+  add_export<landlock>(exports, "enterLandlock", environment);
+  add_export<landlock_again>(exports, "narrowLandlock", environment);
+  add_export<drop_capabilities>(exports, "dropCapabilities", environment);
   add_export<make_terminal_raw>(exports, "terminalRaw", environment);
   add_export<remember_terminal>(exports, "terminalRemember", environment);
   add_export<restore_terminal>(exports, "terminalRestore", environment);

@@ -18,6 +18,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "child-outside.h"
+
 #define STACK_BYTES (64 * 1024)
 #define EXIT_FAILED 127
 
@@ -43,9 +45,10 @@ struct plan {
   char *const *arguments;
   const int *copies;
   unsigned count;
-  bool session;
+  bool session, namespaces;
   bool own_user; // it is in a user namespace of its own
-  int error;     // errno, or 0
+  pid_t pid;
+  int error; // errno, or 0
 };
 
 /**
@@ -105,15 +108,22 @@ static pid_t clone_child(struct plan *plan, int namespaces) {
  * The child gets process numbers of its own where that is to be had: root makes them as it is,
  * everybody else needs a user namespace for it. What else the child leaves is its own affair.
  */
-static int start(struct child *child, struct plan *plan, bool namespaces,
-                 struct failure *failure) {
+static void clone_outside(void *argument) {
+  struct plan *plan = argument;
   int wanted = geteuid() == 0 ? CLONE_NEWPID : CLONE_NEWUSER | CLONE_NEWPID;
-  plan->own_user = namespaces && wanted & CLONE_NEWUSER;
-  child->pid = namespaces ? clone_child(plan, wanted) : -1;
-  if (child->pid < 0) {
+  plan->own_user = plan->namespaces && wanted & CLONE_NEWUSER;
+  plan->pid = plan->namespaces ? clone_child(plan, wanted) : -1;
+  if (plan->pid < 0) {
     plan->own_user = false;
-    child->pid = clone_child(plan, 0);
+    plan->pid = clone_child(plan, 0);
   }
+  if (plan->pid < 0) plan->error = errno;
+}
+
+static int start(struct child *child, struct plan *plan, struct failure *failure) {
+  outside_run(clone_outside, plan);
+  child->pid = plan->pid;
+  errno = plan->error;
   if (child->pid < 0) return fail_errno(failure, "clone");
   if (plan->error == 0) return 0;
   waitpid(child->pid, NULL, 0);
@@ -135,8 +145,14 @@ int child_start(struct child *child, const char *path, char *const *arguments,
   for (unsigned i = 0; i < count; i++) copies[i] = -1;
   int status = copy_up(descriptors, count, ends[1], copies, failure);
   struct plan plan = {
-      .path = path, .arguments = arguments, .copies = copies, .count = count, .session = session};
-  if (status == 0) status = start(child, &plan, namespaces, failure);
+      .path = path,
+      .arguments = arguments,
+      .copies = copies,
+      .count = count,
+      .session = session,
+      .namespaces = namespaces,
+  };
+  if (status == 0) status = start(child, &plan, failure);
   for (unsigned i = 0; i < count; i++) {
     if (copies[i] >= 0) close(copies[i]);
   }

@@ -1,7 +1,15 @@
 // What a cell says, read as hostile: right messages in any pieces, and one error for anything else.
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import {
+  describeConfinement,
+  describeViolation,
+  readConfined,
+  readViolation,
+} from '../host/confine/confined.ts';
+import { Cell } from '../host/engine/cell.ts';
 import { type Message, MessageReader } from '../host/engine/cell-messages.ts';
+import type { CellListener, CellProcess } from '../host/engine/cell-process.ts';
 import * as protocol from '../host/engine/cell-protocol.ts';
 import { CRASH_REGISTERS, toRunResult } from '../host/engine/cell-report.ts';
 import { FaradayError } from '../host/errors.ts';
@@ -94,8 +102,8 @@ test('random bytes, in random pieces, never do more than that', () => {
     const bytes = Buffer.from(Array.from({ length: next(600) }, () => next(256)));
     // Half of them look like messages at first.
     if (round % 2 === 0 && bytes.length > 8) {
-      bytes.writeUInt32LE(1 + next(8), 0);
-      bytes.writeUInt32LE([0, 256, 9792, 2 ** 31][next(4)]!, 4);
+      bytes.writeUInt32LE(1 + next(10), 0);
+      bytes.writeUInt32LE([0, 64, 256, 9792, 2 ** 31][next(5)]!, 4);
     }
     const at = bytes.length === 0 ? 0 : next(bytes.length);
     refusal(() => read(bytes.subarray(0, at), bytes.subarray(at)));
@@ -210,6 +218,210 @@ test('random reports never do more than that', () => {
         image,
       ),
     );
+  }
+});
+
+// --- Confinement --------------------------------------------------------------------------------
+
+const NAMESPACE = /^(user|mount|pid|net|ipc|uts|cgroup)$/;
+
+function record(bytes: number, fill: (buffer: Buffer) => void = () => {}): DataView {
+  const buffer = Buffer.alloc(bytes);
+  fill(buffer);
+  return new DataView(buffer.buffer, buffer.byteOffset, buffer.length);
+}
+
+test('what a cell says of its confinement is in words', () => {
+  const said = readConfined(
+    record(protocol.CONFINED_BYTES, (bytes) => {
+      bytes.writeUInt32LE(protocol.NAMESPACE_PID, protocol.CONFINED_NAMESPACES);
+      bytes.writeUInt32LE(1, protocol.CONFINED_NAMESPACES_ERRNO);
+      bytes.writeUInt32LE(2, protocol.CONFINED_LANDLOCK_ABI);
+      bytes.writeUInt32LE(protocol.SECCOMP_ENFORCE, protocol.CONFINED_SECCOMP);
+      bytes.writeUInt32LE(7, protocol.CONFINED_CAPABILITIES);
+      bytes.writeBigUInt64LE(0xffff_ffff_ffff_ffffn, protocol.CONFINED_PROCESSES);
+    }),
+  );
+  assert.equal(said.namespaces.own, ['pid']);
+  assert.is(said.namespaces.missing.length, 6);
+  assert.is(said.namespaces.reason, 'EPERM');
+  assert.is(said.landlock.state, 'partial');
+  assert.equal(said.capabilities, { held: false, ambient: false, bounding: false });
+  assert.is(said.limits.processes, null);
+  const line = describeConfinement(said);
+  assert.match(line, /^seccomp enforce; Landlock partial \(ABI 2\): not truncating files /);
+  assert.match(line, /namespaces pid, not user mount net ipc uts cgroup \(EPERM\)/);
+  assert.match(line, /no capabilities; NO no_new_privs$/);
+});
+
+function scramble(bytes: Buffer, next: (limit: number) => number): void {
+  for (let at = 0; at < bytes.length; at++) bytes[at] = next(256);
+}
+
+test('whatever a cell says of its confinement has the right form', () => {
+  const next = randomFrom(31);
+  for (let round = 0; round < ROUNDS; round++) {
+    const said = readConfined(record(protocol.CONFINED_BYTES, (bytes) => scramble(bytes, next)));
+    assert.match(said.seccomp, /^(off|log|enforce)$/);
+    assert.match(said.landlock.state, /^(full|partial|unavailable|off)$/);
+    const all = [...said.namespaces.own, ...said.namespaces.missing];
+    assert.ok(all.length === 7 && all.every((name) => NAMESPACE.test(name)));
+    assert.match(describeConfinement(said), /^[\x20-\x7e]{1,600}$/);
+  }
+});
+
+test('whatever call a cell says it was ended for is one line', () => {
+  const next = randomFrom(32);
+  for (let round = 0; round < ROUNDS; round++) {
+    const view = record(protocol.VIOLATION_BYTES, (bytes) => {
+      scramble(bytes, next);
+      if (round % 2 === 0) bytes.writeUInt32LE(next(600), protocol.VIOLATION_CALL);
+      if (round % 3 === 0) bytes.writeUInt32LE(next(6), protocol.VIOLATION_ROLE);
+    });
+    assert.match(describeViolation(readViolation(view)), /^[\x20-\x7e]{1,600}$/);
+  }
+});
+
+// --- Whole conversations ------------------------------------------------------------------------
+
+/** A message of every type, as a real cell sends it. */
+function everyMessage(): Buffer[] {
+  const confined = Buffer.alloc(protocol.CONFINED_BYTES, 1);
+  const log = Buffer.alloc(protocol.LOG_BYTES);
+  log.writeUInt32LE(protocol.LOG_LEVEL_INFO, protocol.LOG_LEVEL);
+  log.write('a line', protocol.LOG_TEXT);
+  const view = report();
+  const ended = Buffer.from(view.buffer, view.byteOffset, view.byteLength);
+  return [
+    message(protocol.CONFINED, confined),
+    message(protocol.STARTED),
+    message(protocol.MARKER),
+    message(protocol.LOG, log),
+    message(protocol.PAUSED),
+    message(protocol.RESUMED),
+    failed(3, 1, 'namespaces', 'not all of them'),
+    message(protocol.VIOLATION, Buffer.alloc(protocol.VIOLATION_BYTES)),
+    message(protocol.ENDED, ended),
+  ];
+}
+
+/** A process that says `chunks` to the host's side of it and is gone then. */
+class FakeProcess {
+  killed = false;
+  private listener: CellListener | null = null;
+
+  listen(listener: CellListener): void {
+    this.listener = listener;
+  }
+  release(): void {}
+  send(): void {}
+  kill(): void {
+    this.killed = true;
+  }
+  say(chunks: Uint8Array[], status: number): void {
+    for (const chunk of chunks) this.listener!.data(chunk);
+    this.listener!.hungUp();
+    this.listener!.ended({ status, signal: null });
+  }
+}
+
+/** The end of a conversation: a cause, or the message of the one error there may be. */
+async function converse(chunks: Uint8Array[]): Promise<{ end: string; lines: number }> {
+  let lines = 0;
+  const process = new FakeProcess();
+  const options = {
+    log: () => {
+      lines++;
+    },
+    program: 'none',
+    confinement: { seccomp: 'enforce', landlock: 'auto', namespaces: 'auto' } as const,
+  };
+  const ended = new Cell(image, options, process as unknown as CellProcess).ended();
+  process.say(chunks, 0);
+  try {
+    return { end: (await ended).cause, lines };
+  } catch (error) {
+    assert.instance(error, FaradayError);
+    const { message } = error as FaradayError;
+    assert.match(message, /^[\x20-\x7e]{1,900}$/);
+    return { end: message, lines };
+  }
+}
+
+/** The bytes in pieces. */
+function pieces(bytes: Buffer, next: (limit: number) => number): Buffer[] {
+  const all: Buffer[] = [];
+  for (let at = 0; at < bytes.length; ) {
+    const length = 1 + next(bytes.length);
+    all.push(bytes.subarray(at, at + length));
+    at += length;
+  }
+  return all;
+}
+
+test('messages in any order, any number of times, end in a cause or one error', async () => {
+  const next = randomFrom(33);
+  const ends = new Set<string>();
+  for (let round = 0; round < ROUNDS / 3; round++) {
+    const every = everyMessage();
+    const order = Array.from({ length: next(12) }, () => every[next(every.length)]!);
+    ends.add((await converse(pieces(Buffer.concat(order), next))).end);
+  }
+  assert.ok(ends.has('power-off'));
+  assert.ok([...ends].some((end) => /told twice what confines it/.test(end)));
+  assert.ok([...ends].some((end) => /went on after its last message/.test(end)));
+  assert.ok([...ends].some((end) => /seccomp filter/.test(end)));
+});
+
+test('a conversation with bytes changed, lost or doubled does no more than that', async () => {
+  const next = randomFrom(34);
+  for (let round = 0; round < ROUNDS / 3; round++) {
+    let bytes = Buffer.concat(everyMessage().slice(next(4)));
+    for (let change = next(6); change > 0; change--) {
+      const at = next(bytes.length);
+      const kind = next(4);
+      const length = 1 + next(40);
+      if (kind === 0) bytes[at] = next(256);
+      else if (kind === 1) bytes.writeUInt8(bytes[at]! ^ (1 << next(8)), at);
+      else if (kind === 2) {
+        bytes = Buffer.concat([bytes.subarray(0, at), bytes.subarray(at + length)]);
+      } else
+        bytes = Buffer.concat([bytes.subarray(0, at), bytes.subarray(Math.max(0, at - length))]);
+      if (bytes.length === 0) bytes = Buffer.alloc(1);
+    }
+    await converse(pieces(bytes, next));
+  }
+});
+
+test('a cell that talks without end is listened to in little memory and few lines', async () => {
+  const [confined, started, marker, log] = everyMessage();
+  const chunk = Buffer.concat(Array.from({ length: 500 }, () => Buffer.concat([log!, marker!])));
+  const chunks = Array.from({ length: 100 }, () => chunk);
+  const { lines } = await converse([confined!, started!, ...chunks]);
+  assert.ok(lines <= 1003, `${lines} lines`);
+  // Of a message that never ends it keeps what one message may be, and no more.
+  const reader = new MessageReader();
+  const header = message(protocol.ENDED, Buffer.alloc(protocol.REPORT_BYTES)).subarray(0, 8);
+  const before = process.memoryUsage().arrayBuffers;
+  assert.equal([...reader.push(header)], []);
+  const garbage = Buffer.alloc(1 << 20);
+  let refused = 0;
+  for (let i = 0; i < 64; i++) if (refusal(() => [...reader.push(garbage)]) !== null) refused++;
+  assert.is(refused, 64);
+  assert.ok(process.memoryUsage().arrayBuffers - before < 16 << 20);
+});
+
+test('a layer that a cell could not have is one line with what to do', async () => {
+  const lines: [string, string, RegExp][] = [
+    ['landlock', 'ABI 3, and 6 is needed', /^--landlock required: partial \(ABI 3\): not TCP .*; /],
+    ['landlock', 'ABI 0, and 6 is needed', /^--landlock required: not available \(EPERM\); /],
+    ['namespaces', 'none', /^--namespaces required: .* \(EPERM\); .*--namespaces auto$/],
+    ['seccomp', 'none', /^this kernel takes no seccomp filter \(EPERM\); .*--seccomp off$/],
+    ['setresuid', '5:6', /^the cell cannot become user 5:6 \(EPERM\); .*--user UID:GID$/],
+  ];
+  for (const [call, about, expected] of lines) {
+    const { end } = await converse([failed(3, 1, call, about)]);
+    assert.match(end, expected);
   }
 });
 

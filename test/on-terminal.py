@@ -15,6 +15,15 @@ def is_raw(fd):
     return not termios.tcgetattr(fd)[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
 
 
+def child_of(pid):
+    # Of any of its threads.
+    for thread in os.listdir("/proc/%d/task" % pid):
+        with open("/proc/%d/task/%s/children" % (pid, thread)) as children:
+            found = children.read().split()
+            if found:
+                return int(found[0])
+
+
 def type_slowly(fd, keys):
     # One key at a time, as people do: what stands before 'leave' is answered before it.
     for key in keys:
@@ -39,8 +48,7 @@ def main():
             if raw is None:
                 raw = is_raw(slave)
                 if keys.startswith("child:"):
-                    with open("/proc/%d/task/%d/children" % (pid, pid)) as children:
-                        os.kill(int(children.read().split()[0]), getattr(signal, keys[6:]))
+                    os.kill(child_of(pid), getattr(signal, keys[6:]))
                 elif keys.startswith("SIG"):
                     os.kill(pid, getattr(signal, keys))
                 else:

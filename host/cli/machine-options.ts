@@ -49,10 +49,7 @@ function flagsOf(command: Command): RawSettings {
   const settings: RawSettings = {};
   for (const option of command.options) {
     const value = command.getOptionValue(option.attributeName());
-    if (value === undefined || !option.long) continue;
-    // '--no-X' makes the value of '--X' false.
-    if (option.negate !== (value === false)) continue;
-    settings[option.long.slice(2)] = option.negate ? true : value;
+    if (value !== undefined && option.long) settings[option.long.slice(2)] = value;
   }
   return settings;
 }

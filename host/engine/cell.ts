@@ -12,7 +12,7 @@ import {
 } from '../confine/confined.ts';
 import { lockedDisk } from '../disk.ts';
 import { EXIT_HOST, EXIT_USAGE, FaradayError } from '../errors.ts';
-import { explainCall } from '../explain.ts';
+import { explainCall, explainConfinement } from '../explain.ts';
 import type { Log } from '../log.ts';
 import { type RunResult, SIGNAL_NUMBERS } from '../result.ts';
 import { type NativeError, shim } from '../shim.ts';
@@ -32,6 +32,7 @@ export interface CellOptions {
   log: Log;
   program: string; // build/faraday-cell
   confinement: CellWish;
+  onSpawned?: () => void; // everything that a cell needs is opened
 }
 
 const ERROR_CODES = new Map([
@@ -56,6 +57,8 @@ function explainFailure(failure: Failure, image: MachineImage): FaradayError {
   if (call === 'mmap' && image.hugePages === '2M') {
     return new FaradayError('bad-memory', `--huge-pages 2M: ${about}`);
   }
+  const confinement = explainConfinement(call, errno, about);
+  if (confinement) return confinement;
   const code = ERROR_CODES.get(exitCode as typeof EXIT_USAGE);
   const explained = code && explainCall(call, errno, image.memoryBytes);
   if (explained) return explained;
@@ -90,6 +93,7 @@ export class Cell {
   private readonly signals = new Set<string>(); // those passed on
   private logLines = 0;
   private confinement: CellConfinement | null = null;
+  private marked = false;
   private violated = false;
   private stopAskedMs: number | null = null;
   private forced: NodeJS.Signals | null = null; // the signal on which it was killed
@@ -182,10 +186,13 @@ export class Cell {
       case 'started':
         return this.onStarted();
       case 'marker': {
+        if (this.marked) return;
+        this.marked = true;
         const ms = nowMs().toFixed(0);
         return this.options.log('info', `guest reached user space after ${ms} ms`);
       }
       case 'confined':
+        if (this.confinement) throw brokenCell('told twice what confines it');
         this.confinement = readConfined(message.record);
         return this.options.log('info', `confined: ${describeConfinement(this.confinement)}`);
       case 'violation':
@@ -278,6 +285,7 @@ export async function withCell<T>(
   try {
     cell = new Cell(image, options, spawnCell(image, { ...how, ...options }));
     signals.passTo(cell);
+    options.onSpawned?.();
     return await use(cell);
   } finally {
     signals.release();

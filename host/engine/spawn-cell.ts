@@ -1,13 +1,13 @@
 // Starting a cell: everything it will ever need is opened here and handed over as descriptors, in
 // the order of cell-protocol.ts; the cell itself opens nothing.
 import { closeSync, constants, openSync, unlinkSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { MachineImage } from '../boot/image.ts';
 import { type ImageBytes, type ImageFile, imageBeside } from '../boot/image-bytes.ts';
 import { FaradayError } from '../errors.ts';
 import { explainKvmOpen } from '../explain.ts';
 import { CHILD_CONTROL, CHILD_NULL, type NativeError, shim } from '../shim.ts';
+import { temporaryFolder } from '../temporary-folder.ts';
 import { changedFile, writeImage } from '../write-image.ts';
 import { CellProcess } from './cell-process.ts';
 
@@ -45,7 +45,7 @@ function wishWords({ seccomp, landlock, namespaces, user }: CellWish): string[] 
 
 /** A file that is unlinked at once, where the file system has none without a name. */
 function openAndUnlink(): number {
-  const path = join(tmpdir(), `.faraday-image-${process.pid}-${process.hrtime.bigint()}`);
+  const path = join(temporaryFolder(), `.faraday-image-${process.pid}-${process.hrtime.bigint()}`);
   const fd = openSync(path, 'wx+', MODE);
   unlinkSync(path);
   return fd;
@@ -54,7 +54,7 @@ function openAndUnlink(): number {
 /** An open file that holds `image` and goes away by itself: in memory where that has room. */
 function imageFile(image: ImageBytes): number {
   const unnamed = (folder: string) => openSync(folder, UNNAMED, MODE);
-  const places = [() => unnamed('/dev/shm'), () => unnamed(tmpdir()), openAndUnlink];
+  const places = [() => unnamed('/dev/shm'), () => unnamed(temporaryFolder()), openAndUnlink];
   let problem: unknown;
   for (const open of places) {
     let fd = -1;

@@ -14,10 +14,19 @@ import { homedir } from 'node:os';
 import { dirname, isAbsolute, join } from 'node:path';
 import { FaradayError } from '../errors.ts';
 
+let homeOfAccount: string | undefined;
+
+/** Without HOME the account's, read once: a process that restricts itself cannot ask again. */
+function home(): string {
+  if (process.env.HOME !== undefined) return homedir();
+  homeOfAccount ??= homedir();
+  return homeOfAccount;
+}
+
 function base(variable: string, fallback: string): string {
   const value = process.env[variable];
   // The specification has relative paths ignored.
-  return value && isAbsolute(value) ? value : join(homedir(), fallback);
+  return value && isAbsolute(value) ? value : join(home(), fallback);
 }
 
 /** The folder of stored kernels, one folder each. */
@@ -52,7 +61,7 @@ function sweep(parent: string): void {
 }
 
 /** Like mkdir -p. Node's own recursion never ends where a folder can be neither found nor made. */
-function makeFolder(path: string): void {
+export function makeFolder(path: string): void {
   try {
     mkdirSync(path);
   } catch (error) {

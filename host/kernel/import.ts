@@ -195,10 +195,9 @@ export async function cachedInitramfs(
   if (existsSync(initramfsPath)) return initramfsPath;
   await withTemporaryFolder(cacheFolder(), async (temporary) => {
     const modules = await modulesFrom(moduleFolder, search);
-    const entry = join(temporary, 'entry');
-    mkdirSync(entry);
-    writeDurably(join(entry, 'initramfs.cpio'), bootInitramfs(init, modules));
-    publish(entry, folder);
+    writeDurably(join(temporary, 'initramfs.cpio'), bootInitramfs(init, modules));
+    // Within one folder: the first Landlock (Linux 5.13) has nothing moved between two.
+    publish(temporary, folder);
   });
   return initramfsPath;
 }

@@ -1,18 +1,18 @@
 // A kernel's module folder, /lib/modules/VERSION: where to look for it, and what is in it.
 import { readdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
-import { basename, dirname, join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import type { Compression } from '../boot/bzimage.ts';
 import { withInput } from '../boot/file.ts';
 import { FaradayError } from '../errors.ts';
 import { decompress } from './decompress.ts';
 import { type ModuleInfo, modinfoPairs, moduleName, readModuleInfo } from './modinfo.ts';
+import { ancestors, isModuleFolder } from './module-places.ts';
 
 const MODULE_FILE = /^(.+)\.ko(?:\.(xz|zst|gz))?$/;
 const SUFFIX: Record<string, Compression> = { xz: 'xz', zst: 'zstd', gz: 'gzip' };
 const MODULE_BYTES_MAX = 128 * 1024 * 1024;
 const MODULE_COUNT_MAX = 100_000;
 const FOLDER_DEPTH_MAX = 16;
-const ANCESTORS_MAX = 16;
 // Where providers of an alias such as 'crypto-crc32c' live.
 const ALIAS_FOLDERS = /^kernel\/(?:crypto|lib|arch\/[^/]+\/(?:crypto|lib))\//;
 
@@ -27,28 +27,6 @@ export interface ModuleFolder {
   files: Map<string, string>; // module name to the path inside the folder
   builtIn: Set<string>; // names in modules.builtin
   builtInAliases: Set<string>;
-}
-
-function isModuleFolder(path: string): boolean {
-  const has = (name: string): boolean => {
-    return statSync(join(path, name), { throwIfNoEntry: false }) !== undefined;
-  };
-  try {
-    return has('modules.builtin') || has('kernel');
-  } catch {
-    return false; // a file on the way, or no right to look
-  }
-}
-
-function ancestors(path: string): string[] {
-  const found = [dirname(path)];
-  while (
-    found.length < ANCESTORS_MAX &&
-    dirname(found[found.length - 1]) !== found[found.length - 1]
-  ) {
-    found.push(dirname(found[found.length - 1]));
-  }
-  return found;
 }
 
 function below(root: string, release: string): string[] {

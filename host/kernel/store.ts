@@ -54,11 +54,17 @@ function readMeta(path: string): StoredKernel | null {
   }
 }
 
-/** The stored kernel of that name, null where there is none. Throws FaradayError('bad-kernel'). */
-export function storedKernel(name: string): KernelEntry | null {
+/** Where the stored kernel of that name lies, null where there is none. */
+export function storedFolder(name: string): string | null {
   if (!NAME.test(name)) return null;
   const folder = join(storeFolder(), name);
-  if (!existsSync(folder)) return null;
+  return existsSync(folder) ? folder : null;
+}
+
+/** The stored kernel of that name, null where there is none. Throws FaradayError('bad-kernel'). */
+export function storedKernel(name: string): KernelEntry | null {
+  const folder = storedFolder(name);
+  if (folder === null) return null;
   const meta = readMeta(join(folder, 'meta.json'));
   const vmlinuxPath = join(folder, 'vmlinux');
   if (meta === null || !existsSync(vmlinuxPath)) {
