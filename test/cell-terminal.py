@@ -26,8 +26,13 @@ def is_raw(fd):
 
 
 def cell_of(pid):
-    with open("/proc/%d/task/%d/children" % (pid, pid)) as children:
-        return int(children.read().split()[0])
+    # A child of any of its threads.
+    for thread in os.listdir("/proc/%d/task" % pid):
+        with open("/proc/%d/task/%s/children" % (pid, thread)) as children:
+            found = children.read().split()
+            if found:
+                return int(found[0])
+    raise IndexError("no child")
 
 
 def call_of(task):
