@@ -4,7 +4,7 @@
 //
 // A row allows one call, where it has conditions only with arguments that meet all of them; several
 // rows for one call are alternatives. `caller` is the function that makes it. A row that ordinary
-// runs do not use says in `keep` why it stays: test/boot-syscalls.test.ts fails for any other row
+// runs do not use says in `keep` why it stays: test/cell-syscalls.test.ts fails for any other row
 // that no traced run used. Not listed is not allowed.
 import type { ROLE_NAMES } from './roles.ts';
 
