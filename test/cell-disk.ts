@@ -23,7 +23,8 @@ export const DESCRIPTORS = 0x50000;
 export const AVAILABLE = 0x51000;
 export const USED = 0x52000;
 export const DATA = 0x60000;
-const HEADER = 0x53000; // struct virtio_blk_req: a read of sector 0, or what `headerType` says
+// struct virtio_blk_req: a read of sector 0, or what `headerType` says
+export const HEADER = 0x53000;
 const STATUS = 0x53100;
 const SEEN = 0x53200; // u32 for each of busyRings(): used so far
 const MORE_RINGS = 0x70000; // two pages for each ring of ringAt()
@@ -94,10 +95,11 @@ export function ringAt(index: number, change: Partial<Ring>): Ring {
 }
 
 /** Resets the device at WINDOW and brings it up with queue 0 alone. */
-export const bringUp = (code: Code): Code => bringUpRings(code, [FIRST_RING]);
+export const bringUp = (code: Code, features = 0): Code =>
+  bringUpRings(code, [FIRST_RING], features);
 
-/** Resets the device of these rings and brings it up with them. */
-function bringUpRings(code: Code, rings: Ring[]): Code {
+/** Resets the device of these rings and brings it up with them and the low half of `features`. */
+function bringUpRings(code: Code, rings: Ring[], features = 0): Code {
   const { window } = rings[0]!;
   const write = (register: number, value: number) => code.store(window + register, value);
   write(REG.Status, 0);
@@ -106,7 +108,7 @@ function bringUpRings(code: Code, rings: Ring[]): Code {
   write(REG.DriverFeaturesSel, 1);
   write(REG.DriverFeatures, 1); // VIRTIO_F_VERSION_1, bit 32
   write(REG.DriverFeaturesSel, 0);
-  write(REG.DriverFeatures, rings.length > 1 ? BLK_F_MQ : 0);
+  write(REG.DriverFeatures, rings.length > 1 ? features | BLK_F_MQ : features);
   write(REG.Status, ACKNOWLEDGE | DRIVER | FEATURES_OK);
   for (const { queue, queueSize, descriptors, available, used } of rings) {
     write(REG.QueueSel, queue);

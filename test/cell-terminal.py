@@ -165,9 +165,13 @@ class Terminal:
 def main():
     steps = sys.argv[1].split(",")
     terminal = Terminal(sys.argv[2:], steps[0] == "piped")
-    for step in steps:
-        terminal.step(step)
-    terminal.end()
+    try:
+        for step in steps:
+            terminal.step(step)
+        terminal.end()
+    except BaseException:
+        os.killpg(terminal.pid, signal.SIGKILL)  # the command leads a session; its child is in it
+        raise
 
 
 main()

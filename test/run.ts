@@ -36,6 +36,7 @@ const GROUPS: [group: string, folder: string, extension: string][] = [
   ['boot', 'host/boot', '.ts'],
   ['kernel', 'host/kernel', '.ts'],
   ['engine', 'host/engine', '.ts'],
+  ['confine', 'host/confine', '.ts'],
   ['cli', 'host/cli', '.ts'],
   ['host', 'host', '.ts'],
   ['tools', 'tools', '.ts'],
@@ -55,7 +56,7 @@ function groupOf(base: string): string {
   return Object.entries(named).find(([word]) => base.startsWith(word))?.[1] ?? 'whole';
 }
 
-const ORDER = 'core boot kernel engine shim cell host cli tools whole'.split(' ');
+const ORDER = 'core boot kernel engine confine shim cell host cli tools whole'.split(' ');
 const IN_LAB = ['lab', 'boots'];
 
 function findTests(words: string[]): TestFile[] {

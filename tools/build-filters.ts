@@ -1,11 +1,28 @@
 // Makes build/filters.h of the cell's system call tables (host/confine/cell-policy.ts): a BPF
 // program for each role, and checks that the C compiler knows the same numbers.
 import { compile } from '../host/confine/bpf.ts';
-import { CELL_ROLES, DEADLY, NUMBERS, UNKNOWN } from '../host/confine/cell-policy.ts';
+import {
+  CELL_ROLES,
+  DEADLY,
+  NUMBERS,
+  type NumberName,
+  UNKNOWN,
+} from '../host/confine/cell-policy.ts';
 import { syscallNumber } from '../host/confine/syscalls.ts';
 
-// Newer than the oldest headers this builds with, or no macro of any header.
-const NOT_IN_HEADERS = new Set(['memfd_secret', 'THREAD_FLAGS']);
+// Newer than the oldest headers this builds with.
+const NOT_IN_HEADERS = new Set(['memfd_secret', 'MADV_POPULATE_WRITE']);
+
+/** What the names that no header has mean in C. */
+const IN_C: Partial<Record<NumberName, string>> = {
+  NO_FLAGS: '0',
+  THIS_PROCESS: '0',
+  THREAD_FLAGS:
+    'CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | ' +
+    'CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID',
+  PUNCH_HOLE: 'FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE',
+  ZERO_RANGE: 'FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE',
+};
 
 function sameNumbers(): string {
   const calls = [
@@ -15,11 +32,13 @@ function sameNumbers(): string {
   ];
   const checks = [
     ...[...new Set(calls)].map((call) => [call, `SYS_${call}`, syscallNumber(call)] as const),
-    ...Object.entries(NUMBERS).map(([name, number]) => [name, name, number] as const),
+    ...(Object.keys(NUMBERS) as NumberName[]).map(
+      (name) => [name, IN_C[name] ?? name, NUMBERS[name]] as const,
+    ),
   ];
   return checks
     .filter(([name]) => !NOT_IN_HEADERS.has(name))
-    .map(([name, macro, number]) => `_Static_assert(${macro} == ${number}, "${name}");\n`)
+    .map(([name, macro, number]) => `_Static_assert((${macro}) == ${number}, "${name}");\n`)
     .join('');
 }
 

@@ -40,6 +40,7 @@ export const PACKAGES = [
   { name: 'zstd', purpose: 'unpacks kernels', commands: ['zstd'] },
   { name: 'lz4', purpose: 'unpacks kernels', commands: ['lz4'] },
   { name: 'lzop', purpose: 'unpacks kernels', commands: ['lzop'] },
+  { name: 'strace', purpose: 'sees the system calls of cells in tests', commands: ['strace'] },
   { name: 'python3', purpose: 'plays a terminal in tests', commands: ['python3'] },
 ];
 

@@ -130,7 +130,9 @@ export function compile({ rows }: Pick<Role, 'rows'>): Program {
   const blocks = new Map<number, Instruction[]>();
   for (const call of DEADLY) blocks.set(syscallNumber(call), [answer(KILL)]);
   for (const call of UNKNOWN) blocks.set(syscallNumber(call), [answer(NO_SUCH_CALL)]);
-  for (const { call } of rows) blocks.set(syscallNumber(call), compileCall(call, rows));
+  for (const call of new Set(rows.map((row) => row.call))) {
+    blocks.set(syscallNumber(call), compileCall(call, rows));
+  }
   const instructions = [
     load(OFFSET_ARCHITECTURE),
     { code: IF_EQUAL, jumpTrue: 1, jumpFalse: 0, k: AUDIT_ARCH_X86_64 },

@@ -4,14 +4,13 @@
 //
 // A row allows one call, where it has conditions only with arguments that meet all of them; several
 // rows for one call are alternatives. `caller` is the function that makes it. A row that ordinary
-// runs do not use says in `keep` why it stays: test/boot-syscalls.test.ts fails for any other row
+// runs do not use says in `keep` why it stays: test/cell-syscalls.test.ts fails for any other row
 // that no traced run used. Not listed is not allowed.
 import type { ROLE_NAMES } from './roles.ts';
 
 /** Numbers of C headers; tools/build-filters.ts has the compiler compare them. */
 export const NUMBERS = {
   // linux/kvm.h
-  KVM_GET_API_VERSION: 0xae00,
   KVM_CREATE_VM: 0xae01,
   KVM_CHECK_EXTENSION: 0xae03,
   KVM_GET_VCPU_MMAP_SIZE: 0xae04,
@@ -41,17 +40,34 @@ export const NUMBERS = {
   TCSETS: 0x5402,
   TIOCGPGRP: 0x540f,
   BLKGETSIZE64: 0x80081272,
-  // linux/futex.h
+  // linux/futex.h, linux/time.h
   FUTEX_WAIT_PRIVATE: 128,
   FUTEX_WAKE_PRIVATE: 129,
-  // linux/mman.h, linux/sched.h, linux/prctl.h, linux/seccomp.h, fcntl.h
+  CLOCK_REALTIME: 0,
+  CLOCK_MONOTONIC: 1,
+  // linux/mman.h, linux/prctl.h, linux/seccomp.h, linux/io_uring.h, fcntl.h
   PROT_EXEC: 4,
-  THREAD_FLAGS: 0x3d0f00, // of pthread_create(): a thread of this process and nothing else
+  MADV_DONTFORK: 10,
+  MADV_HUGEPAGE: 14,
+  MADV_NOHUGEPAGE: 15,
+  MADV_DONTDUMP: 16,
+  MADV_POPULATE_WRITE: 23,
   PR_SET_NAME: 15,
   SECCOMP_SET_MODE_FILTER: 1,
+  IORING_REGISTER_FILES: 2,
+  IORING_REGISTER_RESTRICTIONS: 11,
+  IORING_REGISTER_ENABLE_RINGS: 12,
+  IORING_ENTER_GETEVENTS: 1,
   F_GETFD: 1,
   F_GETFL: 3,
   F_OFD_SETLK: 37,
+  AT_EMPTY_PATH: 0x1000,
+  // Names of our own; what they are in C is in tools/build-filters.ts
+  NO_FLAGS: 0,
+  THIS_PROCESS: 0,
+  THREAD_FLAGS: 0x3d0f00, // of pthread_create(): a thread of this process and nothing else
+  PUNCH_HOLE: 3, // and keep the file's size
+  ZERO_RANGE: 17, // likewise
 } as const;
 
 export type NumberName = keyof typeof NUMBERS;
@@ -76,13 +92,22 @@ export interface Role {
   rows: readonly Row[];
 }
 
-const request = (name: NumberName, caller: string, reason: string, keep?: string): Row => {
-  return { call: 'ioctl', when: [{ argument: 1, is: name }], caller, reason, keep };
+const plain = (call: string, caller: string, reason: string, keep?: string): Row => {
+  return { call, caller, reason, keep };
 };
 
-const futex = (name: NumberName, caller: string, reason: string, keep?: string): Row => {
-  return { call: 'futex', when: [{ argument: 1, is: name }], caller, reason, keep };
+/** A call whose one argument, counted from 0, has to be this number. */
+const only = (call: string, argument: number) => {
+  return (is: NumberName, caller: string, reason: string, keep?: string): Row => {
+    return { call, when: [{ argument, is }], caller, reason, keep };
+  };
 };
+
+const request = only('ioctl', 1);
+const futex = only('futex', 1);
+const clock = only('clock_gettime', 0);
+const fcntl = only('fcntl', 1);
+const advice = only('madvise', 2);
 
 // --- What all threads share ---------------------------------------------------------------------
 
@@ -90,36 +115,14 @@ const LOCKS: readonly Row[] = [
   futex('FUTEX_WAIT_PRIVATE', 'pthread_mutex_lock, futex_wait', "a device's lock; standing still"),
   futex('FUTEX_WAKE_PRIVATE', 'pthread_mutex_unlock, futex_wake', 'the other side of it'),
 ];
-const EXIT: Row = {
-  call: 'exit_group',
-  caller: '_exit',
-  reason: 'the end of the cell, also after a forbidden call',
-};
+const EXIT = plain('exit_group', '_exit', 'the end of the cell, also after a forbidden call');
 const RESTORE: readonly Row[] = [
-  request(
-    'TCSETS',
-    'terminal_restore',
-    "gives the user's terminal back",
-    'only where the input is a terminal',
-  ),
-  {
-    call: 'rt_sigprocmask',
-    caller: 'set_attributes',
-    reason: 'giving a terminal back must not stop the process',
-    keep: 'only where the input is a terminal',
-  },
+  request('TCSETS', 'terminal_restore', "gives the user's terminal back"),
+  plain('rt_sigprocmask', 'set_attributes', 'giving it back must not stop the process'),
 ];
-const CLOCK: Row = {
-  call: 'clock_gettime',
-  caller: 'tell_time, monotonic_ns',
-  reason: 'the time of an RTC access, a trap or a marker',
-  keep: "a system call only where the host's clock source cannot be read from user space",
-};
-const SIGNAL_RETURN: Row = {
-  call: 'rt_sigreturn',
-  caller: 'the end of a signal handler',
-  reason: 'a kick out of KVM_RUN, a fault',
-};
+const SLOW_CLOCK = "a call only where the host's clock source cannot be read from user space";
+const CLOCK = clock('CLOCK_MONOTONIC', 'monotonic_ns', 'the time of an event', SLOW_CLOCK);
+const RESTART = plain('restart_syscall', 'the kernel', 'a wait goes on after SIGSTOP and SIGCONT');
 
 // --- While the guest runs -----------------------------------------------------------------------
 
@@ -132,26 +135,24 @@ const VCPU: Role = {
     request('KVM_GET_SREGS', 'vcpu_read_crash', 'likewise'),
     request('KVM_TRANSLATE', 'vcpu_read_crash', 'the instruction bytes of that guest'),
     ...LOCKS,
-    {
-      call: 'write',
-      caller: 'machine_wake, device_interrupt',
-      reason: 'eventfds: news, interrupts',
-    },
-    { ...SIGNAL_RETURN, caller: 'on_kick' },
+    plain('write', 'machine_wake, device_interrupt', 'eventfds: news, interrupts'),
+    plain('rt_sigreturn', 'on_kick', 'a kick out of KVM_RUN'),
     CLOCK,
+    clock('CLOCK_REALTIME', 'tell_time', 'the time of day for the RTC', SLOW_CLOCK),
     ...RESTORE,
     EXIT,
   ],
 };
 
-const DISK = 'a guest with a disk that is written';
+const enter = only('io_uring_enter', 3);
+const allocate = only('fallocate', 1);
 
 const IO: Role = {
   name: 'io',
   what: 'the first thread: doorbells, disks, console input, commands of the host',
   rows: [
-    { call: 'epoll_wait', caller: 'io_run', reason: 'waits for whatever comes next' },
-    { call: 'epoll_ctl', caller: 'watch_input', reason: 'looks at the input while it is wanted' },
+    plain('epoll_wait', 'io_run', 'waits for whatever comes next'),
+    plain('epoll_ctl', 'watch_input', 'looks at the input while it is wanted'),
     {
       call: 'read',
       caller: 'drain_counter, take_signal, console_read, control_receive',
@@ -164,15 +165,17 @@ const IO: Role = {
     },
     {
       call: 'poll',
-      caller: 'console_read, say, server_drain',
+      caller: 'console_read, say, server_drain, vcpu_kick',
       reason: 'is there input; room for the last word; short pauses',
     },
-    { call: 'preadv', caller: 'transfer', reason: 'reads a disk into guest memory' },
-    { call: 'pwritev', caller: 'transfer, write_zeros_slowly', reason: DISK },
-    { call: 'fdatasync', caller: 'sync_data', reason: 'the guest flushes its disk' },
-    { call: 'fallocate', caller: 'allocate', reason: 'the guest discards or zeroes a range' },
-    { call: 'io_uring_enter', caller: 'enter', reason: 'disks with io-engine=io_uring' },
-    { call: 'getrandom', caller: 'entropy_execute', reason: 'randomness for the guest' },
+    plain('preadv', 'transfer', 'reads a disk into guest memory'),
+    plain('pwritev', 'transfer, write_zeros_slowly', 'writes guest memory to a disk'),
+    plain('fdatasync', 'sync_data', 'the guest flushes its disk'),
+    allocate('PUNCH_HOLE', 'allocate', 'the guest discards a range'),
+    allocate('ZERO_RANGE', 'allocate', 'the guest zeroes a range'),
+    enter('NO_FLAGS', 'uring_submit', 'disks with io-engine=io_uring'),
+    enter('IORING_ENTER_GETEVENTS', 'uring_wait', 'waits for them before a pause and at the end'),
+    plain('getrandom', 'entropy_execute', 'randomness for the guest'),
     {
       call: 'tgkill',
       when: [{ argument: 0, isOwnProcess: true }],
@@ -180,20 +183,10 @@ const IO: Role = {
       reason: 'kicks a vCPU of this process out of KVM_RUN',
     },
     ...LOCKS,
-    {
-      call: 'restart_syscall',
-      caller: 'the kernel',
-      reason: 'a wait goes on after the job was stopped and continued',
-      keep: 'only after SIGSTOP in the middle of a poll',
-    },
+    RESTART,
     CLOCK,
-    request(
-      'TIOCGPGRP',
-      'on_continue',
-      "whose terminal it is after a stopped job's SIGCONT",
-      'only in a cell started by hand on a terminal',
-    ),
-    { ...SIGNAL_RETURN, keep: 'only after SIGCONT on a terminal, or a fault' },
+    request('TIOCGPGRP', 'on_continue', "whose terminal it is after a stopped job's SIGCONT"),
+    plain('rt_sigreturn', 'on_continue, on_fault', 'a stopped job goes on; a fault'),
     ...RESTORE,
     EXIT,
   ],
@@ -203,23 +196,13 @@ const CONSOLE: Role = {
   name: 'console',
   what: "writes the guest's console output, so that a reader who is slow keeps nobody else waiting",
   rows: [
-    { call: 'write', caller: 'write_some', reason: 'console output' },
-    {
-      call: 'poll',
-      caller: 'write_some',
-      reason: 'waits for a reader',
-      keep: 'only where somebody else made the output non-blocking',
-    },
+    plain('write', 'write_some', 'console output'),
+    plain('poll', 'write_some', 'waits for a reader where somebody else made it non-blocking'),
     ...LOCKS,
-    {
-      call: 'restart_syscall',
-      caller: 'the kernel',
-      reason: 'a wait goes on after the job was stopped and continued',
-      keep: 'only after SIGSTOP in the middle of a wait',
-    },
-    { ...CLOCK, caller: 'monotonic_ns' },
-    ...RESTORE.map((row) => ({ ...row, keep: 'only after a forbidden call on a terminal' })),
-    { ...EXIT, keep: 'only after a forbidden call' },
+    RESTART,
+    CLOCK,
+    ...RESTORE,
+    EXIT,
   ],
 };
 
@@ -247,37 +230,21 @@ const SETUP_REQUESTS: readonly Row[] = [
   request('KVM_SET_REGS', 'vcpu_set_registers', 'its start registers'),
   request('KVM_GET_TSC_KHZ', 'vcpu_tsc_khz', 'the rate of the time stamp counter'),
   request('TCGETS', 'isatty, terminal_raw', 'is the input a terminal'),
-  request('BLKGETSIZE64', 'check_disk', 'the size of a disk', 'only for block devices'),
+  request('BLKGETSIZE64', 'check_disk', 'the size of a block device'),
 ];
 
+const register = only('io_uring_register', 1);
+const BY_LIBRARY = 'which of the two fstat() makes depends on the version of the C library';
+
 const SETUP_CALLS: readonly Row[] = [
-  {
-    call: 'fstat',
-    caller: 'image_read, check_disk',
-    reason: 'the size of the image and its disks',
-  },
-  { call: 'newfstatat', caller: 'fstat', reason: 'the same under the name the C library uses' },
-  { call: 'pread64', caller: 'image_read, memory_load_file', reason: 'reads the image' },
-  {
-    call: 'fcntl',
-    when: [{ argument: 1, is: 'F_GETFD' }],
-    caller: 'open_image',
-    reason: 'are the files of the image open',
-  },
-  {
-    call: 'fcntl',
-    when: [{ argument: 1, is: 'F_GETFL' }],
-    caller: 'check_disk',
-    reason: 'with which rights a disk is open',
-  },
-  {
-    call: 'fcntl',
-    when: [{ argument: 1, is: 'F_OFD_SETLK' }],
-    caller: 'lock_file',
-    reason: 'one writer per disk',
-  },
-  { call: 'close_range', caller: 'open_image', reason: 'closes what is none of its own' },
-  { call: 'close', caller: 'uring_close', reason: 'an io_uring that cannot be used', keep: 'rare' },
+  plain('fstat', 'image_read, check_disk', 'the size of image and disks', BY_LIBRARY),
+  only('newfstatat', 3)('AT_EMPTY_PATH', 'image_read, check_disk', 'likewise', BY_LIBRARY),
+  plain('pread64', 'image_read, memory_load_file', 'reads the image'),
+  fcntl('F_GETFD', 'open_image', 'are the files of the image open'),
+  fcntl('F_GETFL', 'check_disk', 'with which rights a disk is open'),
+  fcntl('F_OFD_SETLK', 'lock_file', 'one writer per disk'),
+  only('close_range', 2)('NO_FLAGS', 'open_image', 'closes what is none of its own'),
+  plain('close', 'close_sources, uring_close', 'image and /dev/kvm; an unusable io_uring'),
   {
     call: 'mmap',
     when: [{ argument: 2, without: 'PROT_EXEC' }],
@@ -290,36 +257,35 @@ const SETUP_CALLS: readonly Row[] = [
     caller: 'pthread_create',
     reason: 'the guard page of a stack',
   },
-  { call: 'munmap', caller: 'map_aligned', reason: 'trims a mapping to large pages' },
-  { call: 'madvise', caller: 'memory_map', reason: 'large pages, no dump of guest memory' },
-  { call: 'brk', caller: 'calloc of pthread_create', reason: "threads' own variables" },
-  { call: 'eventfd2', caller: 'eventfd', reason: 'doorbells, interrupt lines, news' },
-  { call: 'epoll_create1', caller: 'io_create', reason: 'what the I/O thread waits on' },
-  { call: 'signalfd4', caller: 'watch_signals', reason: 'signals that stop the guest' },
-  { call: 'io_uring_setup', caller: 'uring_create', reason: 'disks with io-engine=io_uring' },
-  { call: 'io_uring_register', caller: 'uring_create', reason: 'its files and its restrictions' },
-  { call: 'rt_sigaction', caller: 'vcpu_create, terminal_raw', reason: 'kicks, the terminal' },
-  {
-    call: 'clone',
-    when: [{ argument: 0, is: 'THREAD_FLAGS' }],
-    caller: 'pthread_create',
-    reason: 'threads, and nothing but threads',
-  },
-  { call: 'set_robust_list', caller: 'pthread_create', reason: 'part of a new thread' },
-  { call: 'rseq', caller: 'pthread_create', reason: 'part of a new thread' },
-  { call: 'gettid', caller: 'thread_main', reason: 'whom to kick' },
-  { call: 'getpid', caller: 'vcpu_create', reason: 'whom to kick' },
-  {
-    call: 'prctl',
-    when: [{ argument: 0, is: 'PR_SET_NAME' }],
-    caller: 'thread_main',
-    reason: 'names a thread',
-  },
-  { call: 'prlimit64', caller: 'confine_limits', reason: 'the last limits, before the guest runs' },
+  plain('munmap', 'map_aligned', 'trims a mapping to large pages'),
+  advice('MADV_DONTFORK', 'memory_map', 'guest memory is for no child'),
+  advice('MADV_DONTDUMP', 'memory_map', 'guest memory is for no dump'),
+  advice('MADV_NOHUGEPAGE', 'advise_huge', 'small pages'),
+  advice('MADV_HUGEPAGE', 'advise_huge', 'large pages'),
+  advice('MADV_POPULATE_WRITE', 'populate', 'all of it at once'),
+  plain('brk', 'pthread_create', "a thread's variables", 'only where the heap has no room left'),
+  plain('eventfd2', 'eventfd', 'doorbells, interrupt lines, news'),
+  plain('epoll_create1', 'io_create', 'what the I/O thread waits on'),
+  plain('signalfd4', 'watch_signals', 'signals that stop the guest'),
+  plain('io_uring_setup', 'uring_create', 'disks with io-engine=io_uring'),
+  register('IORING_REGISTER_FILES', 'uring_create', 'the only files it reaches'),
+  register('IORING_REGISTER_RESTRICTIONS', 'restrict_ring', 'what it can do at all'),
+  register('IORING_REGISTER_ENABLE_RINGS', 'restrict_ring', 'its start, so restricted'),
+  plain('rt_sigaction', 'vcpu_create, terminal_raw', 'kicks, the terminal'),
+  only('clone', 0)('THREAD_FLAGS', 'pthread_create', 'threads, and nothing but threads'),
+  plain('set_robust_list', 'pthread_create', 'part of a new thread'),
+  plain('rseq', 'pthread_create', 'part of a new thread'),
+  plain('gettid', 'thread_main', 'whom to kick'),
+  plain('getpid', 'vcpu_create', 'whom to kick'),
+  only('prctl', 0)('PR_SET_NAME', 'thread_main', 'names a thread'),
+  only('prlimit64', 0)('THIS_PROCESS', 'confine_limits', 'the last limits before the guest runs'),
   {
     call: 'seccomp',
-    when: [{ argument: 0, is: 'SECCOMP_SET_MODE_FILTER' }],
-    caller: 'confine_thread',
+    when: [
+      { argument: 0, is: 'SECCOMP_SET_MODE_FILTER' },
+      { argument: 1, is: 'NO_FLAGS' },
+    ],
+    caller: 'filter_thread',
     reason: "a thread's own filter",
   },
 ];

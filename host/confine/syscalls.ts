@@ -1,7 +1,7 @@
 // The system calls of x86-64 by number, as Linux names them (syscall_64.tbl of arch/x86/entry).
 // Known up to Linux 6.17: what is newer has no name here and is shown by its number.
 
-/** Numbers 0 to 334, in order. */
+/** Numbers 0 to 335, in order. */
 const FIRST = `
   read write open close stat fstat lstat poll lseek mmap mprotect munmap brk rt_sigaction
   rt_sigprocmask rt_sigreturn ioctl pread64 pwrite64 readv writev access pipe select sched_yield
@@ -39,7 +39,7 @@ const FIRST = `
   setns getcpu process_vm_readv process_vm_writev kcmp finit_module sched_setattr sched_getattr
   renameat2 seccomp getrandom memfd_create kexec_file_load bpf execveat userfaultfd membarrier
   mlock2 copy_file_range preadv2 pwritev2 pkey_mprotect pkey_alloc pkey_free statx io_pgetevents
-  rseq
+  rseq uretprobe
 `;
 
 /** Numbers from 424 on, which all architectures share. */
