@@ -1,5 +1,5 @@
 // Starting a cell. Calls socketpair, open, fcntl(F_DUPFD_CLOEXEC), clone, waitpid; in the child
-// setsid, chdir, dup2, sigaction, execve.
+// setsid, chdir, dup2, close_range, sigaction, execve.
 //
 // clone(2) and not posix_spawn(3), which is the same but makes no namespaces.
 #include "child.h"
@@ -81,6 +81,8 @@ static int become(void *argument) {
   for (unsigned i = 0; i < plan->count && good; i++) {
     good = dup2(plan->copies[i], (int)i) >= 0;
   }
+  // Those that were left open to this process: nothing that the child reads first may name them.
+  close_range(plan->count, ~0u, 0);
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
   if (good) execve(plan->path, plan->arguments, environment);

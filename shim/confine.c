@@ -61,8 +61,12 @@ static int leave(int flags, struct confined *confined) {
 // each other either.
 #define USER_BASE 0x70000000u
 
+/** As far as it is allowed: each of the three needs a right of its own. 0 or an errno. */
 static int become(uid_t user, gid_t group) {
-  return setgroups(0, NULL) || setresgid(group, group, group) || setresuid(user, user, user);
+  int error = setgroups(0, NULL) ? errno : 0;
+  if (setresgid(group, group, group)) error = errno;
+  if (setresuid(user, user, user)) error = errno;
+  return error;
 }
 
 /** Root gives up being root, before the guest can ask for anything. */
@@ -72,11 +76,11 @@ static int drop_user(const struct confine_wish *wish, struct failure *failure) {
   chance = USER_BASE | (chance & ~USER_BASE & INT32_MAX);
   uid_t user = wish->has_user ? wish->user : chance;
   gid_t group = wish->has_user ? wish->group : chance;
-  if (become(user, group) == 0) return 0;
+  int error = become(user, group);
   // Root of somebody else's namespace, where other numbers mean nothing, or without the right to
   // change: told by CELL_CONFINED, and an end only where a user was asked for.
-  if (!wish->has_user) return 0;
-  return fail(failure, errno, "setresuid", "%u:%u", user, group);
+  if (error == 0 || !wish->has_user) return 0;
+  return fail(failure, error, "setresuid", "%u:%u", user, group);
 }
 
 /**
@@ -94,6 +98,9 @@ static int leave_host(const struct confine_wish *wish, struct confined *confined
   if (wanted && first && !root) confined->namespaces |= CELL_NAMESPACE_USER;
   bool left = wanted && leave(OTHERS, confined) == 0;
   if ((root || wish->has_user) && drop_user(wish, failure)) return -1;
+  // Now: in a user namespace of its own root is nobody too.
+  confined->user = geteuid();
+  confined->group = getegid();
   if (left && root && unshare(CLONE_NEWUSER) == 0) confined->namespaces |= CELL_NAMESPACE_USER;
   if (wanted && !left && leave(CLONE_NEWUSER | OTHERS, confined)) {
     confined->namespaces_errno = (uint32_t)errno;
@@ -101,8 +108,6 @@ static int leave_host(const struct confine_wish *wish, struct confined *confined
   if (wanted && wish->spawned && !first && confined->namespaces_errno == 0) {
     confined->namespaces_errno = EPERM;
   }
-  confined->user = geteuid();
-  confined->group = getegid();
   if (wish->namespaces != CELL_MODE_REQUIRED || confined->namespaces_errno == 0) return 0;
   return fail(failure, (int)confined->namespaces_errno, "namespaces", "%s",
               "this user may not make all of them");

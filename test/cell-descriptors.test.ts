@@ -1,5 +1,6 @@
 // A running cell from outside, by /proc: exactly the descriptors it needs with no more rights than
 // it needs, and on every thread no rights, two filters, its own namespaces and its limits.
+import { spawnSync } from 'node:child_process';
 import {
   accessSync,
   closeSync,
@@ -171,6 +172,18 @@ for (const ioUring of [false, true]) {
 
 looksInside('by hand it closes its image, /dev/kvm, and whatever was open', () => {
   return whileByHand((seen) => assert.equal(descriptors(seen.pid), needed(seen, false)));
+});
+
+test('a child is started with the descriptors it is given and with no others', () => {
+  // As a shell leaves one open; Node itself closes those below 16.
+  const shell = ['-c', 'exec 200</etc/passwd; exec "$@"', 'sh'];
+  const words = JSON.stringify(['/bin/ls', '/proc/self/fd']);
+  const script = `
+    import { shim } from ${JSON.stringify(new URL('../host/shim.ts', import.meta.url).href)};
+    shim().startChild(${words}, [0, 1, 2], false, false);`;
+  const node = [process.execPath, '--import', 'tsx', '--input-type=module', '-e', script];
+  const { stdout } = spawnSync('bash', [...shell, ...node], { encoding: 'utf8' });
+  assert.is(stdout, '0\n1\n2\n3\n', 'the last one is that folder');
 });
 
 cellTest('it is not dumpable: what /proc says of its insides is for root alone', () => {

@@ -2,6 +2,7 @@
 // switches, spawned and by hand, and with the attack build those that have no switch as well.
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { describeConfinement, readConfined } from '../host/confine/confined.ts';
 import {
   attack,
   isRoot,
@@ -13,7 +14,14 @@ import {
 import { LAYERS } from './attack/attacks.ts';
 import { kvmMissing } from './bare-metal.ts';
 import { testDisk, WINDOW } from './cell-disk.ts';
-import { bareImage, cellTest, composeFolder, runFolder, runSpawned } from './cell-guest.ts';
+import {
+  bareImage,
+  cellTest,
+  composeFolder,
+  runFolder,
+  runSpawned,
+  startSpawned,
+} from './cell-guest.ts';
 
 const world: World | null = kvmMissing() ? null : await prepareWorld();
 test.after(() => world?.end());
@@ -60,8 +68,7 @@ function assertSays(on: Switches, confinement: Awaited<ReturnType<typeof attack>
   assert.is(said.seccomp, on.seccomp ? 'enforce' : 'off');
   if (!on.landlock) assert.is(said.landlock.state, 'off');
   if (!on.namespaces) assert.equal(said.namespaces.own, []);
-  // In a user namespace everybody is 65534.
-  if (isRoot && !on.namespaces) assert.is(said.user === 0, !on.user);
+  if (isRoot) assert.is(said.user === 0, !on.user);
   assert.is(said.limits.files === 1, on.limits);
   if (isRoot && on.user) {
     const none = { held: false, ambient: false, bounding: false };
@@ -82,5 +89,27 @@ cellTest(`a cell starts and says so with each of ${SETS.length} sets of layers`,
     assertSays(on, end.confinement);
   }
 });
+
+const LOST = [
+  ['-setuid', (user: number, group: number) => user === 0 && group !== 0],
+  ['-setgid', (user: number, group: number) => user !== 0 && group === 0],
+  ['-setuid,-setgid', (user: number, group: number) => user === 0 && group === 0],
+] as const;
+
+for (const [lost, expected] of LOST) {
+  const what = `root without ${lost}: the cell becomes what it may, and says that root is left`;
+  if (!isRoot) test.skip(`${what} (skipped: only root has rights to lose)`, () => {});
+  else {
+    cellTest(what, async () => {
+      const image = bareImage((code) => code.say('ran').powerOff());
+      const cell = startSpawned(image, { wrap: ['/usr/bin/setpriv', '--bounding-set', lost] });
+      assert.is((await cell.ended()).status, 0);
+      const message = cell.messages.find(({ type }) => type === 'confined');
+      const said = readConfined((message as { record: DataView }).record);
+      assert.ok(expected(said.user, said.group), `${said.user}:${said.group}`);
+      assert.match(describeConfinement(said), `STILL ROOT (${said.user}:${said.group})`);
+    });
+  }
+}
 
 test.run();

@@ -1,7 +1,8 @@
 // A cell on a terminal: raw mode, the keys that are the user's, and a terminal that is as it was
 // after every kind of end, violent ones too.
 import { spawn } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { cellProgram } from '../host/cell-program.ts';
@@ -12,6 +13,7 @@ import {
   LIMIT_MS,
   scratch,
   scratchPath,
+  sleep,
   within,
 } from './cell-guest.ts';
 import { COM1, type Code } from './machine-code.ts';
@@ -122,6 +124,49 @@ cellTest('a cell by hand that goes on in the background is not stopped by typing
   assert.match(text, /^stopped=True raw-behind-the-shell=False raw=False\n/m);
   assert.match(text, /^typed: stopped=False\n/m);
   assert.match(text, /^status=143 restored=True\n$/m);
+});
+
+const stateOf = (pid: number): string =>
+  /^State:\s+(\S)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]!;
+
+/** The state of both processes of a run, once it is what it should be. */
+async function untilState(pids: number[], wanted: RegExp): Promise<void> {
+  const states = () => pids.map(stateOf).join('');
+  const deadline = Date.now() + LIMIT_MS;
+  while (!wanted.test(states()) && Date.now() < deadline) await sleep(20);
+  assert.match(states(), wanted);
+}
+
+cellTest('Ctrl-Z stops a guest whose input is no terminal, and fg continues it', async () => {
+  const path = scratchPath('kernel');
+  writeFileSync(path, tinyKernel(print('up'), IDLE_FOR_EVER));
+  // A job of its own, and somebody like a shell: in a group without one nothing stops.
+  const code =
+    'import os, subprocess, sys; null = subprocess.DEVNULL; ' +
+    'subprocess.Popen(sys.argv[1:], stdin=null, preexec_fn=os.setpgrp).wait()';
+  const command = [process.execPath, FARADAY, 'run', '--kernel', path];
+  const env = { ...process.env, XDG_DATA_HOME: scratch, XDG_CACHE_HOME: scratch };
+  const shell = spawn('python3', ['-c', code, ...command], {
+    env,
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  const childOf = (pid: number): number =>
+    Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ')[0]);
+  const ended = new Promise((resolve) => shell.once('exit', resolve));
+  let host = 0;
+  try {
+    await within(once(shell.stdout!, 'data'), 'the guest'); // 'up'
+    host = childOf(shell.pid!);
+    const both = [host, childOf(host)];
+    process.kill(-host, 'SIGTSTP');
+    await untilState(both, /^TT$/);
+    process.kill(-host, 'SIGCONT');
+    await untilState(both, /^[^T][^T]$/);
+  } finally {
+    if (host > 0) process.kill(-host, 'SIGKILL');
+    else shell.kill('SIGKILL');
+    await within(ended, 'the end');
+  }
 });
 
 cellTest('Ctrl-A Ctrl-A sends one, any other key after it goes through with it', async () => {

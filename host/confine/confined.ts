@@ -29,7 +29,7 @@ export interface CellConfinement {
   capabilities: { held: boolean; ambient: boolean; bounding: boolean }; // true: some are left
   noNewPrivs: boolean;
   dumpable: boolean;
-  user: number; // as the cell sees it: 65534 in a user namespace
+  user: number; // 65534 in a user namespace that its host made
   group: number;
   limits: { processes: number | null; files: number | null; addressSpaceBytes: number | null };
 }
@@ -88,11 +88,13 @@ function describeNamespaces({ own, missing, reason }: CellConfinement['namespace
 /** Every layer in one line, for the log. */
 export function describeConfinement(confinement: CellConfinement): string {
   const { held, ambient, bounding } = confinement.capabilities;
+  const { user, group } = confinement;
   const left = Object.entries({ held, ambient, bounding }).filter(([, some]) => some);
   return [
     `seccomp ${confinement.seccomp}`,
     `Landlock ${describeLandlock(confinement.landlock)}`,
     describeNamespaces(confinement.namespaces),
+    ...(user === 0 || group === 0 ? [`STILL ROOT (${user}:${group})`] : []),
     left.length === 0
       ? 'no capabilities'
       : `capabilities left: ${left.map(([name]) => name).join(', ')}`,

@@ -243,7 +243,7 @@ export class Cell {
 
 /**
  * Takes the signals that stop a guest, from before there is a cell: that may print before this
- * process even knows that it runs.
+ * process even knows that it runs. And Ctrl-Z: the first process of a namespace ignores it.
  */
 class Signals {
   private readonly names = Object.keys(SIGNAL_NUMBERS) as NodeJS.Signals[];
@@ -253,9 +253,18 @@ class Signals {
     if (this.cell) this.cell.stop(name);
     else this.early.push(name);
   };
+  private readonly suspend = (): void => {
+    process.off('SIGTSTP', this.suspend);
+    this.cell?.child.kill('SIGSTOP');
+    // Stops here until somebody continues this process; in a group without a shell it does not.
+    process.kill(process.pid, 'SIGTSTP');
+    this.cell?.child.kill('SIGCONT');
+    process.on('SIGTSTP', this.suspend);
+  };
 
   constructor() {
     for (const name of this.names) process.on(name, this.take);
+    process.on('SIGTSTP', this.suspend);
   }
 
   passTo(cell: Cell): void {
@@ -265,6 +274,7 @@ class Signals {
 
   release(): void {
     for (const name of this.names) process.off(name, this.take);
+    process.off('SIGTSTP', this.suspend);
   }
 }
 
