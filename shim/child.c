@@ -128,7 +128,8 @@ static int start(struct child *child, struct plan *plan, struct failure *failure
   errno = plan->error;
   if (child->pid < 0) return fail_errno(failure, "clone");
   if (plan->error == 0) return 0;
-  waitpid(child->pid, NULL, 0);
+  while (waitpid(child->pid, NULL, 0) < 0 && errno == EINTR) {
+  }
   return fail(failure, plan->error, "execve", "%s", plan->path);
 }
 

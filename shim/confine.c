@@ -30,6 +30,8 @@ _Static_assert(sizeof(struct confined) == CELL_CONFINED_BYTES, "confined");
 #define OTHERS (CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP)
 #define OTHER_BITS \
   (CELL_NAMESPACE_NET | CELL_NAMESPACE_IPC | CELL_NAMESPACE_UTS | CELL_NAMESPACE_CGROUP)
+#define ALL_NAMESPACES \
+  (CELL_NAMESPACE_USER | CELL_NAMESPACE_MOUNT | CELL_NAMESPACE_PID | OTHER_BITS)
 // A folder that every host has; what is mounted on it is seen by nobody else.
 #define PLACE "/dev"
 
@@ -57,9 +59,9 @@ static int leave(int flags, struct confined *confined) {
 
 // --- User ---------------------------------------------------------------------------------------
 
-// No account has these 2^28 numbers: a cell takes one by chance, so that cells can do nothing to
-// each other either.
-#define USER_BASE 0x70000000u
+// Past what system tools give to accounts, containers and directory services, 2^27 numbers: a cell
+// takes one by chance, so that cells can do nothing to each other either.
+#define USER_BASE 0x78000000u
 
 /** As far as it is allowed: each of the three needs a right of its own. 0 or an errno. */
 static int become(uid_t user, gid_t group) {
@@ -97,17 +99,16 @@ static int leave_host(const struct confine_wish *wish, struct confined *confined
   if (wanted && first) confined->namespaces |= CELL_NAMESPACE_PID;
   if (wanted && first && !root) confined->namespaces |= CELL_NAMESPACE_USER;
   bool left = wanted && leave(OTHERS, confined) == 0;
+  int error = left ? EPERM : errno;
   if ((root || wish->has_user) && drop_user(wish, failure)) return -1;
   // Now: in a user namespace of its own root is nobody too.
   confined->user = geteuid();
   confined->group = getegid();
   if (left && root && unshare(CLONE_NEWUSER) == 0) confined->namespaces |= CELL_NAMESPACE_USER;
-  if (wanted && !left && leave(CLONE_NEWUSER | OTHERS, confined)) {
-    confined->namespaces_errno = (uint32_t)errno;
-  }
-  if (wanted && wish->spawned && !first && confined->namespaces_errno == 0) {
-    confined->namespaces_errno = EPERM;
-  }
+  // EPERM is what everybody else expects of the first attempt; another reason says more.
+  if (wanted && !left && leave(CLONE_NEWUSER | OTHERS, confined) && error == EPERM) error = errno;
+  uint32_t all = ALL_NAMESPACES & ~(wish->spawned ? 0u : CELL_NAMESPACE_PID);
+  if (wanted && (confined->namespaces & all) != all) confined->namespaces_errno = (uint32_t)error;
   if (wish->namespaces != CELL_MODE_REQUIRED || confined->namespaces_errno == 0) return 0;
   return fail(failure, (int)confined->namespaces_errno, "namespaces", "%s",
               "this user may not make all of them");

@@ -2,7 +2,7 @@
 // after every kind of end, violent ones too.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { cellProgram } from '../host/cell-program.ts';
@@ -150,8 +150,16 @@ cellTest('Ctrl-Z stops a guest whose input is no terminal, and fg continues it',
     env,
     stdio: ['ignore', 'pipe', 'ignore'],
   });
+  const children = (pid: number, thread: string): string =>
+    readFileSync(`/proc/${pid}/task/${thread}/children`, 'utf8');
+  // A cell is the child of a thread that is made for it.
   const childOf = (pid: number): number =>
-    Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ')[0]);
+    Number(
+      readdirSync(`/proc/${pid}/task`)
+        .map((thread) => children(pid, thread))
+        .join(' ')
+        .trim(),
+    );
   const ended = new Promise((resolve) => shell.once('exit', resolve));
   let host = 0;
   try {

@@ -67,6 +67,10 @@ function imageFile(image: ImageBytes): number {
       if (fd >= 0) closeSync(fd);
     }
   }
+  if ((problem as NodeJS.ErrnoException).code === 'EFBIG') {
+    const fix = "a limit on file sizes is in the way: 'ulimit -f unlimited'";
+    throw new FaradayError('host', `the machine image cannot be written; ${fix}`);
+  }
   throw problem;
 }
 

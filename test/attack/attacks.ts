@@ -390,7 +390,7 @@ export const ATTACKS: readonly Attack[] = [
 export const LEFT: readonly { name: string; outcome: Outcome }[] = [
   { name: 'write_own_disk', outcome: 'OK' },
   { name: 'read_own_disk', outcome: ['trap preadv', 'OK'] },
-  { name: 'grow_own_disk', outcome: ['trap fallocate', 'OK'] },
+  { name: 'grow_own_disk', outcome: ['trap pwritev', 'OK'] },
   { name: 'lie', outcome: 'OK' },
   { name: 'burn', outcome: 'OK' },
 ];
