@@ -18,6 +18,7 @@
 
 #include "abi.h"
 #include "child-outside.h"
+#include "landlock.h"
 
 // include/uapi/linux/landlock.h, for headers older than the kernel.
 #define FILE_EXECUTE (1u << 0)
@@ -32,27 +33,6 @@
 #define FILE_TRUNCATE (1u << 14)
 #define DEVICE_IOCTL (1u << 15)
 #define FOR_FILES (FILE_EXECUTE | FILE_WRITE | FILE_READ | FILE_TRUNCATE | DEVICE_IOCTL)
-
-struct landlock_attributes {
-  uint64_t files;
-  uint64_t net;    // ABI 4
-  uint64_t scoped; // ABI 6
-};
-
-// All bits up to the newest of an ABI.
-static const struct {
-  uint64_t files, net, scoped;
-  size_t bytes;
-} abis[] = {
-    {0x1fff, 0, 0, 8},  // 1: Linux 5.13
-    {0x3fff, 0, 0, 8},  // 2: 5.19
-    {0x7fff, 0, 0, 8},  // 3: 6.2
-    {0x7fff, 3, 0, 16}, // 4: 6.7
-    {0xffff, 3, 0, 16}, // 5: 6.10
-    {0xffff, 3, 3, 24}, // 6: 6.12
-};
-
-#define ABI_FULL (sizeof abis / sizeof *abis)
 
 int set_no_new_privs(struct failure *failure) {
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) return fail_errno(failure, "PR_SET_NO_NEW_PRIVS");
@@ -126,20 +106,17 @@ static long landlock_abi(void) {
   return syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 }
 
-static size_t row_of(long abi) {
-  return ((size_t)abi < ABI_FULL ? (size_t)abi : ABI_FULL) - 1;
-}
-
 struct landlock_result enter_landlock(const struct path_rule *rules, unsigned count, bool outside) {
   struct failure failure;
   long abi = landlock_abi();
   if (abi < 1) return (struct landlock_result){.error = abi < 0 ? errno : ENOTSUP};
-  size_t row = row_of(abi);
-  const struct landlock_attributes outer = {.net = abis[row].net, .scoped = abis[row].scoped};
-  const struct landlock_attributes inner = {.files = abis[row].files};
-  int error = outer.net ? enter(&outer, abis[row].bytes, NULL, 0) : 0;
+  size_t row = landlock_row(abi);
+  struct landlock_attributes outer = landlock_abis[row].all, inner = outer;
+  outer.files = 0;
+  inner.net = inner.scoped = 0;
+  int error = outer.net ? enter(&outer, landlock_abis[row].bytes, NULL, 0) : 0;
   if (error == 0 && outside && outside_start(&failure)) error = failure.number;
-  if (error == 0) error = enter(&inner, abis[row].bytes, rules, count);
+  if (error == 0) error = enter(&inner, landlock_abis[row].bytes, rules, count);
   if (error) return (struct landlock_result){.error = error};
   return (struct landlock_result){.abi = (uint32_t)abi};
 }
@@ -157,9 +134,10 @@ static void join(void *argument) {
 int narrow_landlock(const struct path_rule *rules, unsigned count) {
   long abi = landlock_abi();
   if (abi < 1) return abi < 0 ? errno : ENOTSUP;
-  size_t row = row_of(abi);
-  const struct landlock_attributes all = {.files = abis[row].files};
-  struct joining joining = {.ruleset = make_ruleset(&all, abis[row].bytes, rules, count)};
+  size_t row = landlock_row(abi);
+  struct landlock_attributes all = landlock_abis[row].all;
+  all.net = all.scoped = 0;
+  struct joining joining = {.ruleset = make_ruleset(&all, landlock_abis[row].bytes, rules, count)};
   if (joining.ruleset < 0) return -joining.ruleset;
   join(&joining);
   if (joining.error == 0 && outside_exists()) outside_run(join, &joining);

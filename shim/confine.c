@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "filter.h"
+#include "landlock.h"
 
 #define AT(field, offset) _Static_assert(offsetof(struct confined, field) == (offset), #field)
 AT(landlock_abi, CELL_CONFINED_LANDLOCK_ABI);
@@ -145,39 +146,13 @@ static int drop_capabilities(struct confined *confined, struct failure *failure)
 
 // --- Landlock -----------------------------------------------------------------------------------
 
-// include/uapi/linux/landlock.h, for headers older than the kernel. The rights of an ABI are all
-// bits up to its newest.
-struct landlock_attr {
-  uint64_t handled_access_fs;
-  uint64_t handled_access_net; // ABI 4
-  uint64_t scoped;             // ABI 6
-};
-
-static const struct {
-  uint64_t files, net, scoped;
-  size_t bytes;
-} landlock_abis[] = {
-    {0x1fff, 0, 0, 8},  // 1: Linux 5.13
-    {0x3fff, 0, 0, 8},  // 2: 5.19, refer
-    {0x7fff, 0, 0, 8},  // 3: 6.2, truncate
-    {0x7fff, 3, 0, 16}, // 4: 6.7, TCP
-    {0xffff, 3, 0, 16}, // 5: 6.10, ioctl on devices
-    {0xffff, 3, 3, 24}, // 6: 6.12, abstract sockets and signals
-};
-
-#define ABI_FULL (sizeof landlock_abis / sizeof *landlock_abis)
-
 /** A domain that handles every right the kernel knows and grants none. 0 or an errno. */
 static int enter_domain(struct confined *confined) {
   long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
   if (abi < 1) return abi < 0 ? errno : ENOTSUP;
-  size_t row = ((size_t)abi < ABI_FULL ? (size_t)abi : ABI_FULL) - 1;
-  const struct landlock_attr all = {
-      .handled_access_fs = landlock_abis[row].files,
-      .handled_access_net = landlock_abis[row].net,
-      .scoped = landlock_abis[row].scoped,
-  };
-  int rules = (int)syscall(SYS_landlock_create_ruleset, &all, landlock_abis[row].bytes, 0);
+  size_t row = landlock_row(abi);
+  int rules = (int)syscall(SYS_landlock_create_ruleset, &landlock_abis[row].all,
+                           landlock_abis[row].bytes, 0);
   if (rules < 0) return errno;
   int error = syscall(SYS_landlock_restrict_self, rules, 0) ? errno : 0;
   close(rules);
@@ -189,9 +164,11 @@ static int enter_landlock(const struct confine_wish *wish, struct confined *conf
                           struct failure *failure) {
   if (wish->landlock == CELL_MODE_OFF) return 0;
   confined->landlock_errno = (uint32_t)enter_domain(confined);
-  if (wish->landlock != CELL_MODE_REQUIRED || confined->landlock_abi >= ABI_FULL) return 0;
+  if (wish->landlock != CELL_MODE_REQUIRED) return 0;
+  if (confined->landlock_abi >= LANDLOCK_ABI_FULL) return 0;
   return fail(failure, confined->landlock_errno ? (int)confined->landlock_errno : ENOTSUP,
-              "landlock", "ABI %u, and %zu is needed", confined->landlock_abi, ABI_FULL);
+              "landlock", "ABI %u, and %zu is needed", confined->landlock_abi,
+              LANDLOCK_ABI_FULL);
 }
 
 // --- Limits -------------------------------------------------------------------------------------
