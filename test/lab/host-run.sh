@@ -3,6 +3,7 @@
 #
 # Output and status leave by one virtio-serial port, apart from kernel messages, in one stream:
 #   NUL NONCE " started" LF, the output, NUL NONCE " status" LF with " late" added after a time-out
+# and, amid the output, NUL NONCE " alive" LF every few seconds: an emulated host may freeze.
 lab=/run/lab
 . "$lab/job/job.sh"
 bb() { "$lab/busybox" "$@"; }
@@ -21,6 +22,11 @@ done
 exec 3<> "$lab/output"
 bb printf '\0%s started\n' "$NONCE" >&3
 
+while bb sleep 5; do
+  bb printf '\0%s alive\n' "$NONCE" >&3
+done &
+alive=$!
+
 export HOME=/tmp/home TERM=dumb FARADAY_LAB=1
 bb mkdir -p "$HOME"
 # Not through bb(): $! must be the leader of the new process group, not a shell of ours.
@@ -36,6 +42,7 @@ command=$!
 wait "$command"
 status=$?
 
+bb kill "$alive"
 # What it wrote to the work folder is still in memory.
 bb sync
 late=

@@ -43,6 +43,7 @@ export interface LabResult {
 
 const START_SECONDS = 90; // to the command's start; some three on an idle machine
 const GRACE_SECONDS = 30; // the emulated host stops a command at its limit; then we stop the host
+const SILENCE_SECONDS = 60; // it says that it is alive every five: then it is frozen
 const LOG_LINES = 12;
 const ATTEMPTS = 2;
 const PANIC = /Kernel panic.*|BUG: .*|Oops: .*/;
@@ -112,7 +113,11 @@ function attempt(args: string[], nonce: string, options: LabOptions): Promise<At
     child.kill('SIGKILL');
   };
   let limit = setTimeout(() => stop('no sign of life'), START_SECONDS * 1000);
+  let silence: NodeJS.Timeout | undefined;
   const onMark = (text: string) => {
+    clearTimeout(silence);
+    silence = setTimeout(() => stop('it froze'), SILENCE_SECONDS * 1000);
+    if (text === 'alive') return;
     clearTimeout(limit);
     if (text === 'started') {
       const seconds = (options.timeoutSeconds ?? 240) + GRACE_SECONDS;
@@ -136,6 +141,7 @@ function attempt(args: string[], nonce: string, options: LabOptions): Promise<At
     child.once('error', (error) => reject(new FaradayError('host', `lab: ${error.message}`)));
     child.once('close', () => {
       clearTimeout(limit);
+      clearTimeout(silence);
       result.death ||= complaint || 'the emulated host ended by itself';
       resolve(result);
     });
