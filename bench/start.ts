@@ -136,9 +136,9 @@ function printPhases(samples: Record<string, number>[], evaluation: number): voi
   const row = (name: string, ms: number) => printRow(name, [ms.toFixed(2)]);
   row('Node, until its script runs', middle('node'));
   row('evaluating the program', evaluation);
-  row('settings, kernel, composing', middle('program') - evaluation);
+  row('settings, own confinement, kernel, composing', middle('program') - evaluation);
   row("opening, spawning, to the cell's main()", middle('spawn'));
-  row('loading guest memory', middle('load'));
+  row("the cell's confinement, loading guest memory", middle('load'));
   row('making the machine', middle('create'));
   row('the console, the threads', middle('console'));
   row("before Node's clock; the guest", middle('rest'));
