@@ -140,9 +140,9 @@ export class Cell {
    * moment, has it killed: nobody can make a cell obey that has been taken over.
    */
   stop(signal: NodeJS.Signals): void {
-    const nowMsecs = performance.now();
-    this.stopAskedMs ??= nowMsecs;
-    if (nowMsecs - this.stopAskedMs > ASK_AGAIN_MS) this.force(signal);
+    const now = nowMs();
+    this.stopAskedMs ??= now;
+    if (now - this.stopAskedMs > ASK_AGAIN_MS) this.force(signal);
     else if (this.signals.size === 0) this.forceLater(signal);
     this.signals.add(signal);
     const command = Buffer.alloc(COMMAND_BYTES);
