@@ -6,22 +6,9 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { readConfigFile, toRunConfig } from '../host/config.ts';
 import { parseDiskFlag, parseRootfsFlag, type RawSettings } from '../host/disk-config.ts';
-import { EXIT_USAGE, FaradayError } from '../host/errors.ts';
 import { formatSize, parseSize } from '../host/size.ts';
 import { nearest } from '../host/suggest.ts';
-
-/** The message of the usage error `act` must throw: one line, exit code 2. */
-function refusal(act: () => unknown): string {
-  try {
-    act();
-  } catch (error) {
-    if (!(error instanceof FaradayError)) throw error;
-    assert.is(error.exitCode, EXIT_USAGE);
-    assert.not.match(error.message, '\n');
-    return error.message;
-  }
-  throw new Error('nothing was thrown');
-}
+import { usageRefusal as refusal } from './usage-refusal.ts';
 
 function withFile(text: string, use: (path: string) => void): void {
   const folder = mkdtempSync(join(tmpdir(), 'faraday-config-'));

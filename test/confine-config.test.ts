@@ -9,7 +9,8 @@ import * as assert from 'uvu/assert';
 import { readConfigFile, toRunConfig } from '../host/config.ts';
 import { parseAllowPath, parseLandlockRule, parseUser } from '../host/confine-config.ts';
 import type { RawSettings } from '../host/disk-config.ts';
-import { EXIT_USAGE, FaradayError } from '../host/errors.ts';
+import { EXIT_USAGE } from '../host/errors.ts';
+import { usageRefusal as refusal } from './usage-refusal.ts';
 
 const FARADAY = new URL('../bin/faraday.js', import.meta.url).pathname;
 const folder = mkdtempSync(join(tmpdir(), 'faraday-confine-'));
@@ -23,19 +24,6 @@ const file = (name: string, text: string): string => {
 
 const config = (settings: RawSettings) => toRunConfig({ kernel: 'vmlinux', ...settings });
 const isRoot = process.geteuid!() === 0;
-
-/** The message of the usage error `act` must throw: one line, exit code 2. */
-function refusal(act: () => unknown): string {
-  try {
-    act();
-  } catch (error) {
-    if (!(error instanceof FaradayError)) throw error;
-    assert.is(error.exitCode, EXIT_USAGE);
-    assert.not.match(error.message, '\n');
-    return error.message;
-  }
-  throw new Error('nothing was thrown');
-}
 
 /** The same settings as they come from flags, and out of a configuration file. */
 function bothWays(settings: RawSettings): RawSettings[] {
