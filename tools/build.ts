@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { FaradayError } from '../host/errors.ts';
 import { buildBundle } from './build-bundle.ts';
 import { buildCore } from './build-core.ts';
+import { buildFuzz } from './build-fuzz.ts';
 import { buildGuest } from './build-guest.ts';
 import { buildShim } from './build-shim.ts';
 import { REPOSITORY } from './cache.ts';
@@ -18,6 +19,7 @@ const BUILDERS: Record<StepName, () => Promise<unknown>> = {
   shim: buildShim,
   guest: async () => buildGuest(),
   bundle: buildBundle,
+  fuzz: buildFuzz,
 };
 
 /** Brings every output up to date. Throws a FaradayError with the failing tool's output. */

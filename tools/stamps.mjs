@@ -16,7 +16,7 @@ import { fileURLToPath } from 'node:url';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const stampsPath = join(root, 'build/stamps.json');
 
-/** @typedef {'core' | 'shim' | 'guest' | 'bundle'} StepName */
+/** @typedef {'core' | 'shim' | 'guest' | 'bundle' | 'fuzz'} StepName */
 
 /**
  * Inputs are files and whole folders.
@@ -60,6 +60,19 @@ export const STEPS = {
     ],
     output: 'build/faraday.cjs',
     also: ['build/faraday.cjs.cache'],
+  },
+  fuzz: {
+    inputs: [
+      'assembly',
+      'asconfig.json',
+      'tools/build-core.ts',
+      'fuzz/machine',
+      'tools/build-fuzz.ts',
+      'tools/instrument.ts',
+      'tools/wat.ts',
+    ],
+    output: 'build/fuzz.wasm',
+    also: ['build/fuzz-compare.wasm', 'build/fuzz-edges.json'],
   },
 };
 

@@ -1,0 +1,308 @@
+// Runs a program: a list of things that a guest's driver and the host do (shared.ts, OP_*).
+// Virtio 1.2 §2.7 (rings), §3.1.1 (bring-up), §4.2 (registers), §5.2.6 (block requests).
+import {
+  ACTIONS_MAX, ACTION_A, ACTION_B, ACTION_BYTES, ACTION_C, ACTION_D, ENTRY_ACTIONS, ENTRY_COUNT,
+  FLIGHTS, PROGRAM,
+} from "./places";
+import {
+  AVAIL_RING, BUFFERS, HEADERS, NOTIFY_BY_REGISTER, NOTIFY_COMPLETE, NOTIFY_ONCE, OP_AVAIL_INDEX,
+  OP_BRING_UP, OP_COMPLETE, OP_DESCRIPTOR, OP_EVENT, OP_FAIL, OP_HEADER, OP_INPUT, OP_NEXT,
+  OP_NOTIFY, OP_OFFER, OP_POKE, OP_READ, OP_REQUEST, OP_RESET, OP_STATE, OP_TABLE, OP_TIME,
+  OP_WRITE, QUEUE_AREA, SHAPE_EMPTY_STATUS, SHAPE_INDIRECT, SHAPE_NO_STATUS, SHAPE_SPLIT_HEADER,
+  SHAPE_WRONG_WAY, STATUSES, TABLES, TRACE_STATE, USED_RING,
+} from "./shared";
+import {
+  callCheck, callComplete, callFail, callInput, callNext, callNotify, callRead, callReset,
+  callWrite, wantsMore,
+} from "./core";
+import { isRam, markDirty, ramLoad16, ramStore } from "./memory";
+import { traceBytes } from "./trace";
+import { violated } from "./violation";
+
+// assembly/abi.ts and virtio-mmio.ts
+const INBOX: usize = 0x2000;
+const REQUEST: usize = 0x3010;
+const STATE: usize = 0x8000;
+const STATE_BYTES: u32 = 0x18000;
+const KIND_OFFSET: u32 = 0x40;
+const KIND: usize = 0x8040;
+const EFFECT_REQUEST: u32 = 1 << 1;
+const QUEUE_NOTIFY: u32 = 0x50;
+const STATUS: u32 = 0x70;
+
+const DESC_NEXT: u32 = 1;
+const DESC_WRITE: u32 = 2;
+const DESC_INDIRECT: u32 = 4;
+
+const IN_FLIGHT_MAX: u32 = 32;
+const DRAIN_MAX: u32 = 80; // calls of next() after one doorbell
+const HOST_BYTES_MAX: u32 = 16; // what the host is made to write of a request's payload
+
+// The requests that the host has: tag, and the first range (address, length), 16 bytes each.
+// They stand at FLIGHTS.
+let flights: u32 = 0;
+let unchecked: bool = false; // the state was changed, and nobody has looked at it
+let refused: bool = false; // a state that does not load: the device must not run
+let queueSize: u32 = 16; // what the driver made its rings for
+
+export function setQueueSize(size: u32): void {
+  queueSize = size;
+}
+
+/** Runs the actions of the present program, up to the first broken rule. */
+export function perform(size: u32): void {
+  queueSize = size;
+  flights = 0;
+  unchecked = false;
+  refused = false;
+  const count = min<u32>(load<u32>(PROGRAM, ENTRY_COUNT), ACTIONS_MAX);
+  for (let index: u32 = 0; index < count; index++) {
+    act(PROGRAM + ENTRY_ACTIONS + <usize>index * ACTION_BYTES);
+    if (violated() || refused) return;
+  }
+}
+
+/** True where the device may run: a changed state is checked first. */
+function ready(): bool {
+  if (!unchecked) return true;
+  unchecked = false;
+  refused = !callCheck();
+  return !refused;
+}
+
+function act(at: usize): void {
+  const op: u32 = load<u8>(at);
+  const a: u32 = load<u8>(at, ACTION_A);
+  const b: u32 = load<u16>(at, ACTION_B);
+  const c = load<u32>(at, ACTION_C);
+  const d = load<u64>(at, ACTION_D);
+  switch (op) {
+    case OP_DESCRIPTOR: descriptor(descriptorAt(a), d, c, b & 0xff, b >> 8); return;
+    case OP_OFFER: offer(a & 1, b); return;
+    case OP_AVAIL_INDEX: ramStore(availRing(a & 1) + 2, 2, b); return;
+    case OP_EVENT: event(a & 1, b, c); return;
+    case OP_HEADER: header(b, c, d); return;
+    case OP_REQUEST: request(a, b, c, d); return;
+    case OP_POKE: ramStore(b, widthOf(a), d); return;
+    case OP_TABLE: descriptor(descriptorAt(a), tableAt(b), c, DESC_INDIRECT, 0); return;
+    case OP_STATE: pokeState(widthOf(a), <u32>b | (c & 1) << 16, d); return;
+  }
+  if (ready()) call(op, a, b, c, d, at);
+}
+
+function call(op: u32, a: u32, b: u32, c: u32, d: u64, at: usize): void {
+  switch (op) {
+    case OP_NOTIFY: notify(a & 0xf, a >> 4); return;
+    case OP_NEXT: take(callNext(a), false); return;
+    case OP_COMPLETE: complete(a, b, c, <u32>d); return;
+    case OP_READ: callRead(<u32>b, a); return;
+    case OP_WRITE: write(b, a, c); return;
+    case OP_BRING_UP: bringUp(a, b, c); return;
+    case OP_INPUT: input(min<u32>(a, 8), at + ACTION_D); return;
+    case OP_TIME: input(8, at + ACTION_D); return;
+    case OP_RESET: callReset(); return;
+    case OP_FAIL: callFail(); return;
+  }
+}
+
+function widthOf(code: u32): u32 {
+  return 1 << (code & 3);
+}
+
+// --- The driver's memory -----------------------------------------------------------------------------
+
+function availRing(queue: u32): u64 {
+  return queue * QUEUE_AREA + AVAIL_RING;
+}
+
+function usedRing(queue: u32): u64 {
+  return queue * QUEUE_AREA + USED_RING;
+}
+
+// 0 to 63: queue 0's table; 64 to 127: queue 1's; from 128: the first indirect tables.
+function descriptorAt(index: u32): u64 {
+  if (index < 128) return (index >> 6) * QUEUE_AREA + ((index & 63) << 4);
+  return TABLES + ((index - 128) << 4);
+}
+
+function tableAt(slot: u32): u64 {
+  return TABLES + ((slot & 31) << 8);
+}
+
+function descriptor(at: u64, address: u64, length: u32, flags: u32, next: u32): void {
+  ramStore(at, 8, address);
+  ramStore(at + 8, 8, <u64>length | (<u64>flags << 32) | (<u64>next << 48));
+}
+
+function offer(queue: u32, head: u32): void {
+  const ring = availRing(queue);
+  const index = ramLoad16(<u32>ring + 2);
+  ramStore(ring + 4 + ((index & (queueSize - 1)) << 1), 2, head);
+  ramStore(ring + 2, 2, index + 1);
+}
+
+function event(queue: u32, usedEvent: u32, flags: u32): void {
+  const ring = availRing(queue);
+  ramStore(ring + 4 + (queueSize << 1), 2, usedEvent);
+  ramStore(ring, 2, flags);
+}
+
+function headerAt(slot: u32): u64 {
+  return HEADERS + ((slot & 0xff) << 4);
+}
+
+function header(slot: u32, type: u32, sector: u64): void {
+  const at = headerAt(slot);
+  ramStore(at, 8, type);
+  ramStore(at + 8, 8, sector);
+}
+
+// A whole request. `first`: low byte descriptor, high byte header slot. Shape: byte 0 SHAPE_*,
+// byte 1 data segments, bytes 2 to 3 length of each, byte 4 the buffer (page of 256 bytes), byte 5
+// how many sectors a discard names, byte 6 its flags.
+function request(type: u32, first: u32, sector: u32, shape: u64): void {
+  const how = <u32>shape & 0xff;
+  const segments = <u32>(shape >> 8) & 7;
+  const length = <u32>(shape >> 16) & 0xffff;
+  const buffer: u64 = BUFFERS + ((shape >> 32) & 0x7f) * 256;
+  const slot = first >> 8;
+  const table: u64 = how & SHAPE_INDIRECT ? tableAt(slot) : 0;
+  let at = how & SHAPE_INDIRECT ? 0 : first & (queueSize - 1);
+  const head = first & (queueSize - 1);
+  const mask = how & SHAPE_INDIRECT ? 15 : queueSize - 1;
+
+  header(slot, type, sector);
+  const to = headerAt(slot);
+  const status = (how & SHAPE_NO_STATUS) == 0;
+  const more = segments != 0 || status;
+  if (how & SHAPE_SPLIT_HEADER) {
+    descriptor(table + (at << 4), to, 6, DESC_NEXT, (at + 1) & mask);
+    at = (at + 1) & mask;
+    descriptor(table + (at << 4), to + 6, 10, more ? DESC_NEXT : 0, (at + 1) & mask);
+  } else {
+    descriptor(table + (at << 4), to, 16, more ? DESC_NEXT : 0, (at + 1) & mask);
+  }
+  if (type == 11 || type == 13) {
+    ramStore(buffer, 8, sector);
+    ramStore(buffer + 8, 8, (shape >> 40) & 0xff | ((shape >> 48) & 0xff) << 32);
+  }
+  const writes: u32 = (type == 0 || type == 8) != ((how & SHAPE_WRONG_WAY) != 0) ? DESC_WRITE : 0;
+  for (let index: u32 = 0; index < segments; index++) {
+    at = (at + 1) & mask;
+    const flags = writes | (status || index + 1 < segments ? DESC_NEXT : 0);
+    descriptor(table + (at << 4), buffer + index * length, length, flags, (at + 1) & mask);
+  }
+  if (status) {
+    at = (at + 1) & mask;
+    const bytes = how & SHAPE_EMPTY_STATUS ? 0 : 1;
+    descriptor(table + (at << 4), STATUSES + slot, bytes, DESC_WRITE, 0);
+  }
+  if (how & SHAPE_INDIRECT) descriptor(head << 4, table, (at + 1) << 4, DESC_INDIRECT, 0);
+  offer(0, head);
+}
+
+// --- Calls -------------------------------------------------------------------------------------------
+
+function notify(queue: u32, how: u32): void {
+  let effects = how & NOTIFY_BY_REGISTER ? callWrite(QUEUE_NOTIFY, 4, queue) : callNotify(queue);
+  take(effects, (how & NOTIFY_COMPLETE) != 0);
+  if (how & NOTIFY_ONCE) return;
+  for (let calls: u32 = 0; calls < DRAIN_MAX && wantsMore(effects) && !violated(); calls++) {
+    effects = callNext(queue);
+    take(effects, (how & NOTIFY_COMPLETE) != 0);
+  }
+}
+
+/** Takes the request that a call handed out, if it did; `now`: and carries it out. */
+function take(effects: u32, now: bool): void {
+  if ((effects & EFFECT_REQUEST) == 0 || load<u32>(KIND) < 16) return;
+  if (flights == IN_FLIGHT_MAX) flights--;
+  const flight = FLIGHTS + (<usize>flights << 4);
+  const ranges = load<u32>(REQUEST, 24) != 0;
+  store<u64>(flight, ranges ? load<u64>(REQUEST, 32) : 0);
+  store<u32>(flight, load<u32>(REQUEST, 4), 8);
+  store<u32>(flight, ranges && load<u32>(REQUEST) != 2 ? load<u32>(REQUEST, 40) : 0, 12);
+  flights++;
+  if (now) complete(flights - 1, 0, 0, 0xffffffff);
+}
+
+function complete(which: u32, result: u32, tag: u32, bytes: u32): void {
+  if (which == 0xff || flights == 0) {
+    callComplete(tag, result, bytes);
+    return;
+  }
+  const index = which % flights;
+  const flight = FLIGHTS + (<usize>index << 4);
+  const address = load<u64>(flight);
+  const known = load<u32>(flight, 8);
+  const length = min<u32>(min<u32>(load<u32>(flight, 12), bytes), HOST_BYTES_MAX);
+  flights--;
+  const last = FLIGHTS + (<usize>flights << 4);
+  store<u64>(flight, load<u64>(last));
+  store<u64>(flight, load<u64>(last, 8), 8);
+  // The payload goes to guest memory before the core hears of it.
+  for (let at: u32 = 0; at + 8 <= length; at += 8) {
+    if (isRam(address + at, 8)) ramStore(address + at, 8, 0x5a5a5a5a5a5a5a5a);
+  }
+  callComplete(known, result, bytes);
+}
+
+function write(offset: u32, width: u32, value: u32): void {
+  const effects = callWrite(offset, width, value);
+  if (offset == QUEUE_NOTIFY) take(effects, false);
+}
+
+function input(length: u32, from: usize): void {
+  memory.copy(INBOX, from, length);
+  callInput(length);
+}
+
+function pokeState(width: u32, offset: u32, value: u64): void {
+  // Which device it is is not the state's to say: a host refuses that before the core is asked.
+  if (offset + width > STATE_BYTES) return;
+  if (offset + width > KIND_OFFSET && offset < KIND_OFFSET + 4) return;
+  const at: usize = STATE + offset;
+  switch (width) {
+    case 1: store<u8>(at, <u8>value); break;
+    case 2: store<u16>(at, <u16>value); break;
+    case 4: store<u32>(at, <u32>value); break;
+    default: store<u64>(at, value);
+  }
+  markDirty(at, width);
+  traceBytes(TRACE_STATE, offset, at, width);
+  unchecked = true;
+}
+
+// --- Bring-up (§3.1.1) -------------------------------------------------------------------------------
+
+function set(register: u32, value: u32): void {
+  callWrite(register, 4, value);
+}
+
+/** From reset to DRIVER_OK, as a driver does it. `features`: bits 0 and 1 are 28 and 29. */
+export function bringUp(sizeLog: u32, queueCount: u32, features: u32): void {
+  queueSize = 1 << (sizeLog & 7);
+  set(STATUS, 0);
+  set(STATUS, 1);
+  set(STATUS, 3);
+  set(0x24, 0); // DriverFeaturesSel
+  set(0x20, features << 28 | (features >> 2 & 0x3fff)); // DriverFeatures
+  set(0x24, 1);
+  set(0x20, 1); // VIRTIO_F_VERSION_1
+  set(STATUS, 0xb);
+  const count = min<u32>(max<u32>(queueCount, 1), 2);
+  for (let queue: u32 = 0; queue < count; queue++) {
+    set(0x30, queue); // QueueSel
+    set(0x38, queueSize); // QueueNum
+    set(0x80, queue * QUEUE_AREA); // QueueDescLow, High
+    set(0x84, 0);
+    set(0x90, <u32>availRing(queue)); // QueueDriverLow, High
+    set(0x94, 0);
+    set(0xa0, <u32>usedRing(queue)); // QueueDeviceLow, High
+    set(0xa4, 0);
+    ramStore(availRing(queue), 4, 0);
+    ramStore(usedRing(queue), 4, 0);
+    set(0x44, 1); // QueueReady
+  }
+  set(STATUS, 0xf);
+}

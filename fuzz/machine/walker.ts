@@ -1,0 +1,457 @@
+// The watch on guest memory: while the core serves a queue, each access must be the one next step
+// that the split ring and the block request allow (virtio 1.2 §2.7, §5.2.6). It knows where a step
+// may go, not what the answer must be: a descriptor is read once, and only where the chain leads; a
+// header byte is read once, and from the chain's readable part; a write goes to the chain's
+// writable part, and the used ring says how many there were. Whether an answer is right is for the
+// reference model to say.
+import { HEADS, RAM, WALK, WALK_MAX } from "./places";
+import {
+  RULE_FENCE, RULE_LOAD, RULE_LOST, RULE_NO_ACCESS, RULE_READ, RULE_RECORD, RULE_STORE,
+  RULE_USED_HEAD, RULE_USED_LENGTH, RULE_WRITE,
+} from "./shared";
+import { isRam, markDirty } from "./memory";
+import { traceAccess } from "./trace";
+import { violate } from "./violation";
+
+// Places of the core's own state and records: assembly/layout.ts, virtq.ts, in-flight.ts, abi.ts.
+const VIRTIO_FEATURES: usize = 0x8100;
+const VIRTIO_STATUS: usize = 0x8114;
+const KIND: usize = 0x8040;
+const KIND_BLK: u32 = 16;
+const QUEUES: usize = 0x8400;
+const IN_FLIGHT: usize = 0x9000;
+const REQUEST: usize = 0x3010;
+const INDIRECT_DESC: u64 = 1 << 28;
+const EVENT_IDX: u64 = 1 << 29;
+const NEEDS_RESET: u32 = 0x40;
+
+const DESC_NEXT: u32 = 1;
+const DESC_WRITE: u32 = 2;
+const DESC_INDIRECT: u32 = 4;
+const GET_ID: u32 = 8;
+const ID_BYTES: u32 = 20;
+const HEADER_BYTES: u64 = 16;
+const READ_MAX: u64 = 32; // header and one segment of a discard
+
+// How far the request at hand is.
+const NO_QUEUE: u32 = 0; // this call has no business with guest memory
+const BETWEEN: u32 = 1; // no head taken
+const WALKING: u32 = 2; // descriptors to come
+const WALKED: u32 = 3; // header, data, status
+const STATUS_DONE: u32 = 4;
+const ELEMENT_DONE: u32 = 5;
+const INDEX_DONE: u32 = 6; // fence, then the driver's wish
+const OVER: u32 = 7; // a ring that is broken: nothing more
+
+let stage: u32 = NO_QUEUE;
+let queue: u32 = 0;
+let size: u32 = 0;
+let descTable: u64 = 0;
+let availRing: u64 = 0;
+let usedRing: u64 = 0;
+let availNext: u32 = 0;
+let usedNext: u32 = 0;
+let eventIdx: bool = false;
+let isBlk: bool = false;
+let fenced: bool = false;
+
+let head: u32 = 0;
+let completing: bool = false; // the request comes from the table of heads, not from a walk
+let statusAddress: u64 = 0;
+let written: u32 = 0; // bytes into the chain's writable part, the host's included
+let statusRefused: bool = false;
+let writeRefused: bool = false;
+
+// The walk.
+let table: u64 = 0;
+let tableSize: u32 = 0;
+let nextDescriptor: u32 = 0;
+let indirect: bool = false;
+let walkOver: bool = false; // the chain is malformed: no more of it may be read
+let count: u32 = 0;
+let limit: u32 = 0;
+let readableCount: u32 = 0;
+let readableBytes: u64 = 0;
+let writableBytes: u64 = 0;
+
+// How far the header was read and the identity written: segment and offset in it.
+let readSegment: u32 = 0;
+let readOffset: u32 = 0;
+let readBytes: u64 = 0;
+let writeSegment: u32 = 0;
+let writeOffset: u32 = 0;
+let headerType: u32 = 0;
+
+/** Stamps what belongs to the present run, so that nothing must be cleared between two. */
+let run: u32 = 0;
+
+export function beginRun(): void {
+  run++;
+}
+
+// --- Heads -------------------------------------------------------------------------------------------
+
+// Per head: run u32, state u32 (1: taken, not given back).
+function headAt(index: u32, which: u32): usize {
+  return HEADS + ((<usize>index << 8) + which << 4);
+}
+
+function outstanding(index: u32, which: u32): bool {
+  const at = headAt(index, which);
+  if (load<u32>(at) == run) return load<u32>(at, 4) != 0;
+  // Not touched in this run: in flight from before it, if the core's own table says so.
+  return load<u8>(IN_FLIGHT + (<usize>index << 12) + (<usize>which << 4) + 14) != 0;
+}
+
+function setOutstanding(index: u32, which: u32, is: u32): void {
+  const at = headAt(index, which);
+  store<u32>(at, run);
+  store<u32>(at, is, 4);
+}
+
+/** The driver reset the device, or stopped that queue (all: 0xffff): it is owed nothing more. */
+export function forgetHeads(index: u32): void {
+  for (let each: u32 = 0; each < 8; each++) {
+    if (index != 0xffff && index != each) continue;
+    for (let which: u32 = 0; which < 256; which++) setOutstanding(each, which, 0);
+  }
+}
+
+// --- Around a call -----------------------------------------------------------------------------------
+
+/** A call that touches no guest memory is about to be made. */
+export function expectNothing(): void {
+  stage = NO_QUEUE;
+}
+
+function lookAtQueue(index: u32): bool {
+  const slot = QUEUES + (<usize>index << 6);
+  if (index >= 8 || load<u8>(slot, 30) == 0) return false;
+  if ((load<u32>(VIRTIO_STATUS) & 0xc4) != 4) return false;
+  queue = index;
+  descTable = load<u64>(slot);
+  availRing = load<u64>(slot, 8);
+  usedRing = load<u64>(slot, 16);
+  size = load<u16>(slot, 24);
+  availNext = load<u16>(slot, 26);
+  usedNext = load<u16>(slot, 28);
+  eventIdx = (load<u64>(VIRTIO_FEATURES) & EVENT_IDX) != 0;
+  isBlk = load<u32>(KIND) == KIND_BLK;
+  fenced = false;
+  return true;
+}
+
+/** The core is about to serve a queue. */
+export function expectQueue(index: u32): void {
+  completing = false;
+  stage = lookAtQueue(index) ? BETWEEN : NO_QUEUE;
+}
+
+/** The core is about to hear that the host has carried a request out. */
+export function expectCompletion(tag: u32, result: u32, bytes: u32): void {
+  const index = (tag >> 16) & 0xf;
+  const which = tag & 0xffff;
+  if (!lookAtQueue(index) || which >= size) {
+    stage = NO_QUEUE;
+    return;
+  }
+  const entry = IN_FLIGHT + (<usize>index << 12) + (<usize>which << 4);
+  if (load<u8>(entry, 14) == 0 || load<u16>(entry, 12) != tag >> 20) {
+    stage = NO_QUEUE;
+    return;
+  }
+  completing = true;
+  head = which;
+  statusAddress = load<u64>(entry);
+  written = min<u32>(bytes, load<u32>(entry, 8));
+  if (!isBlk && result != 0) written = 0;
+  statusRefused = false;
+  writeRefused = false;
+  stage = isBlk ? WALKED : STATUS_DONE;
+}
+
+/** The call is over; `request`: it handed one out. */
+export function endCall(request: bool): void {
+  if (stage == NO_QUEUE || stage == OVER) {
+    if (request) violate(RULE_RECORD, stage, 0);
+    return;
+  }
+  if (request) {
+    if (stage != WALKED || completing) violate(RULE_RECORD, stage, 1);
+    else checkRecord();
+    return;
+  }
+  if (stage == BETWEEN) return;
+  if ((load<u32>(VIRTIO_STATUS) & NEEDS_RESET) == 0) violate(RULE_LOST, head, stage);
+}
+
+// --- The core's accesses -----------------------------------------------------------------------------
+
+export function guestLoad16(address: u64): i32 {
+  const allowed = (address & 1) == 0 && isRam(address, 2);
+  const at: usize = RAM + (allowed ? <usize>address : 0);
+  traceAccess(3, address, at, 2, allowed);
+  const value: i32 = allowed ? load<u16>(at) : -1;
+  if (stage == BETWEEN) {
+    if (address == availRing + 2) return value;
+    if (address == availRing + 4 + (<u64>(availNext & (size - 1)) << 1)) {
+      takeHead(value);
+      return value;
+    }
+  } else if (stage == INDEX_DONE) {
+    const wish = eventIdx ? availRing + 4 + (<u64>size << 1) : availRing;
+    if (address == wish) {
+      if (!fenced) violate(RULE_FENCE, address, 0);
+      stage = completing || value < 0 ? OVER : BETWEEN;
+      return value;
+    }
+  }
+  violate(stage == NO_QUEUE ? RULE_NO_ACCESS : RULE_LOAD, address, stage);
+  return value;
+}
+
+function takeHead(value: i32): void {
+  availNext = (availNext + 1) & 0xffff;
+  head = <u32>value;
+  if (value < 0 || head >= size || outstanding(queue, head)) {
+    stage = OVER;
+    return;
+  }
+  setOutstanding(queue, head, 1);
+  table = descTable;
+  tableSize = size;
+  nextDescriptor = head;
+  indirect = false;
+  walkOver = false;
+  limit = size;
+  count = 0;
+  readableCount = 0;
+  readableBytes = 0;
+  writableBytes = 0;
+  written = 0;
+  statusRefused = false;
+  writeRefused = false;
+  readSegment = 0;
+  readOffset = 0;
+  readBytes = 0;
+  headerType = 0xffffffff;
+  stage = WALKING;
+}
+
+export function guestStore16(address: u64, value: u32): u32 {
+  const allowed = (address & 1) == 0 && isRam(address, 2);
+  const at: usize = RAM + (allowed ? <usize>address : 0);
+  if (allowed) {
+    store<u16>(at, <u16>value);
+    markDirty(at, 2);
+  }
+  traceAccess(4, address, at, 2, allowed);
+  if (stage == BETWEEN && eventIdx && address == usedRing + 4 + (<u64>size << 3)) {
+    if ((value & 0xffff) != availNext) violate(RULE_STORE, address, value);
+  } else if (stage == ELEMENT_DONE && address == usedRing + 2) {
+    usedNext = (usedNext + 1) & 0xffff;
+    if ((value & 0xffff) != usedNext) violate(RULE_STORE, address, value);
+    fenced = false;
+    stage = allowed ? INDEX_DONE : OVER;
+  } else {
+    violate(stage == NO_QUEUE ? RULE_NO_ACCESS : RULE_STORE, address, stage);
+  }
+  return allowed ? 0 : 1;
+}
+
+export function guestFence(): void {
+  traceAccess(5, 0, RAM, 0, true);
+  fenced = true;
+}
+
+export function guestRead(address: u64, to: u32, length: u32): u32 {
+  const allowed = isRam(address, length) && <u64>to + length <= 0x20000;
+  const at: usize = RAM + (allowed ? <usize>address : 0);
+  if (allowed) {
+    memory.copy(to, at, length);
+    markDirty(to, length);
+  }
+  traceAccess(1, address, at, length, allowed);
+  if (stage == WALKING) readDescriptor(address, length, at, allowed);
+  else if (stage == WALKED && isBlk && !completing) readHeader(address, length, at, allowed);
+  else violate(stage == NO_QUEUE ? RULE_NO_ACCESS : RULE_READ, address, stage);
+  return allowed ? 0 : 1;
+}
+
+function readDescriptor(address: u64, length: u32, at: usize, allowed: bool): void {
+  if (walkOver || length != 16 || address != table + (<u64>nextDescriptor << 4)) {
+    violate(RULE_READ, address, nextDescriptor);
+    return;
+  }
+  if (!allowed) {
+    walkOver = true;
+    return;
+  }
+  const bufferLength = load<u32>(at, 8);
+  const flags: u32 = load<u16>(at, 12);
+  if (flags & DESC_INDIRECT) {
+    if (indirect || (load<u64>(VIRTIO_FEATURES) & INDIRECT_DESC) == 0) walkOver = true;
+    indirect = true;
+    table = load<u64>(at);
+    tableSize = bufferLength / 16;
+    nextDescriptor = 0;
+    limit = 256;
+    if (bufferLength == 0 || flags & DESC_NEXT) walkOver = true;
+    return;
+  }
+  if (count == limit || count == WALK_MAX) {
+    walkOver = true;
+    return;
+  }
+  const segment = WALK + (<usize>count << 4);
+  store<u64>(segment, load<u64>(at));
+  store<u32>(segment, bufferLength, 8);
+  count++;
+  if (flags & DESC_WRITE) writableBytes += bufferLength;
+  else {
+    readableCount = count;
+    readableBytes += bufferLength;
+  }
+  if (flags & DESC_NEXT) {
+    nextDescriptor = load<u16>(at, 14);
+    if (nextDescriptor >= tableSize) walkOver = true;
+  } else {
+    stage = WALKED;
+    writeSegment = readableCount;
+    writeOffset = 0;
+  }
+}
+
+// The readable part is read from its start, each byte once, and no more than a request is long.
+function readHeader(address: u64, length: u32, at: usize, allowed: bool): void {
+  while (readSegment < readableCount && readOffset == lengthOf(readSegment)) {
+    readSegment++;
+    readOffset = 0;
+  }
+  const fits = readSegment < readableCount && address == addressOf(readSegment) + readOffset &&
+    length <= lengthOf(readSegment) - readOffset && readBytes + length <= READ_MAX;
+  if (!fits) {
+    violate(RULE_READ, address, readBytes);
+    return;
+  }
+  // The type, where one read got all of it.
+  if (allowed && readBytes == 0 && length >= 4) headerType = load<u32>(at);
+  else if (readBytes < 4) headerType = GET_ID; // it came in pieces: let an identity pass
+  readOffset += length;
+  readBytes += length;
+}
+
+function addressOf(segment: u32): u64 {
+  return load<u64>(WALK + (<usize>segment << 4));
+}
+
+function lengthOf(segment: u32): u32 {
+  return load<u32>(WALK + (<usize>segment << 4), 8);
+}
+
+export function guestWrite(address: u64, from: u32, length: u32): u32 {
+  const allowed = isRam(address, length) && <u64>from + length <= 0x20000;
+  const at: usize = RAM + (allowed ? <usize>address : 0);
+  if (allowed) {
+    memory.copy(at, from, length);
+    markDirty(at, length);
+  }
+  traceAccess(2, address, at, length, allowed);
+  if (stage == NO_QUEUE) violate(RULE_NO_ACCESS, address, length);
+  else if (!isIdentity(address, length, allowed) && !isStatus(address, length, allowed)) {
+    writeElement(address, from, length, allowed);
+  }
+  return allowed ? 0 : 1;
+}
+
+// The answer of GET_ID, from the start of the writable part on, before the status.
+function isIdentity(address: u64, length: u32, allowed: bool): bool {
+  if (stage != WALKED || !isBlk || completing || headerType != GET_ID) return false;
+  if (written + length > ID_BYTES || writeRefused) return false;
+  while (writeSegment < count && writeOffset == lengthOf(writeSegment)) {
+    writeSegment++;
+    writeOffset = 0;
+  }
+  const fits = writeSegment < count && address == addressOf(writeSegment) + writeOffset &&
+    length <= lengthOf(writeSegment) - writeOffset;
+  if (!fits) return false;
+  writeOffset += length;
+  written += length;
+  writeRefused = !allowed;
+  return true;
+}
+
+function isStatus(address: u64, length: u32, allowed: bool): bool {
+  if (stage != WALKED || !isBlk || length != 1) return false;
+  if (!completing) {
+    if (writableBytes == 0 || lengthOf(count - 1) == 0) return false;
+    statusAddress = addressOf(count - 1) + lengthOf(count - 1) - 1;
+  }
+  if (address != statusAddress) return false;
+  written++;
+  statusRefused = !allowed;
+  stage = STATUS_DONE;
+  return true;
+}
+
+function writeElement(address: u64, from: u32, length: u32, allowed: bool): void {
+  const slot = usedRing + 4 + (<u64>(usedNext & (size - 1)) << 3);
+  const now = stage == STATUS_DONE || (!completing && (stage == WALKED || stage == WALKING));
+  if (!now || length != 8 || address != slot) {
+    violate(RULE_WRITE, address, length);
+    return;
+  }
+  const id = load<u32>(from);
+  const claimed = load<u32>(from, 4);
+  if (id != head || !outstanding(queue, head)) violate(RULE_USED_HEAD, id, head);
+  // A write that was refused may be left out of the account, and what came before it with it.
+  const partly = writeRefused || statusRefused;
+  if (claimed != written && !(partly && claimed < written)) {
+    violate(RULE_USED_LENGTH, claimed, written);
+  }
+  setOutstanding(queue, head, 0);
+  stage = allowed ? ELEMENT_DONE : OVER;
+}
+
+// --- Records -----------------------------------------------------------------------------------------
+
+/** The record's ranges are the chain's bytes, in order and in their direction. */
+function checkRecord(): void {
+  const kind = load<u32>(REQUEST);
+  const length = load<u64>(REQUEST, 16);
+  const ranges = load<u32>(REQUEST, 24);
+  const tag = load<u32>(REQUEST, 4);
+  if ((tag & 0xffff) != head || ((tag >> 16) & 0xf) != queue) violate(RULE_RECORD, tag, head);
+  if (ranges == 0) {
+    if (kind < 3 || kind > 5) violate(RULE_RECORD, kind, 2);
+    return;
+  }
+  // What the ranges must cover: the data before the status, behind the header, or any of it.
+  let skip: u64 = 0;
+  let segment: u32 = readableCount;
+  let wanted: u64 = writableBytes;
+  if (kind == 1) wanted = writableBytes - 1;
+  else if (kind == 2) {
+    skip = HEADER_BYTES;
+    segment = 0;
+    wanted = readableBytes - HEADER_BYTES;
+  } else wanted = min<u64>(writableBytes, 0x10000);
+  const end = kind == 2 ? readableCount : count;
+  if (length != wanted || (kind != 1 && kind != 2 && kind != 6)) violate(RULE_RECORD, length, wanted);
+  let left = wanted;
+  let range: usize = REQUEST + 32;
+  for (; segment < end && left != 0; segment++) {
+    const bytes: u64 = lengthOf(segment);
+    if (bytes <= skip) {
+      skip -= bytes;
+      continue;
+    }
+    const taken = min<u64>(bytes - skip, left);
+    const same = load<u64>(range) == addressOf(segment) + skip && load<u32>(range, 8) == taken;
+    if (!same) violate(RULE_RECORD, load<u64>(range), addressOf(segment));
+    range += 16;
+    left -= taken;
+    skip = 0;
+  }
+  if (left != 0 || range != REQUEST + 32 + (<usize>ranges << 4)) violate(RULE_RECORD, ranges, left);
+}

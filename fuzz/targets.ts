@@ -1,0 +1,128 @@
+// What there is to fuzz among the devices: each target is a kind of device in a few configurations
+// (variants), brought up as far as its programs expect it.
+import * as abi from '../assembly/abi.ts';
+import { encodeBlkConfig, encodeRngConfig } from '../host/core.ts';
+import {
+  AVAIL_RING,
+  QUEUE_AREA,
+  TARGET_BLK,
+  TARGET_PORT,
+  TARGET_RING,
+  TARGET_RNG,
+  TARGET_STATE,
+  TARGET_TRANSPORT,
+  USED_RING,
+} from './machine/shared.ts';
+
+export interface Variant {
+  kind: number; // KIND_*
+  config: Uint8Array;
+  /** How far the driver has come when a program starts: queues, or null for a device at reset. */
+  queues: { count: number; size: number; features: bigint } | null;
+}
+
+export interface DeviceTarget {
+  name: string;
+  describe: string;
+  generator: number; // TARGET_*: which actions its programs are made of
+  variants: Variant[];
+}
+
+const INDIRECT = 1n << 28n;
+const EVENT = 1n << 29n;
+const ALL = INDIRECT | EVENT;
+// virtio-blk: SIZE_MAX, SEG_MAX, RO, BLK_SIZE, FLUSH, TOPOLOGY, CONFIG_WCE, DISCARD, WRITE_ZEROES.
+const LIMITS = (1n << 1n) | (1n << 2n);
+const FLUSH = 1n << 9n;
+const WCE = 1n << 11n;
+const COMMANDS = (1n << 13n) | (1n << 14n);
+
+const DISK = { capacityBytes: 2048 * 512, readOnly: false, id: 'disk' };
+const SMALL = { ...DISK, queueCount: 2, queueSize: 64 };
+
+function blk(
+  config: Partial<Parameters<typeof encodeBlkConfig>[0]>,
+  size: number | null,
+  features = 0n,
+  count = 2,
+): Variant {
+  return {
+    kind: abi.KIND_VIRTIO_BLK,
+    config: encodeBlkConfig({ ...SMALL, ...config }),
+    queues: size === null ? null : { count, size, features },
+  };
+}
+
+function rng(size: number | null, features = 0n): Variant {
+  return {
+    kind: abi.KIND_VIRTIO_RNG,
+    config: encodeRngConfig({ queueSize: 64 }),
+    queues: size === null ? null : { count: 1, size, features },
+  };
+}
+
+function port(name: string, kind: number, describe: string): DeviceTarget {
+  const variants = [{ kind, config: new Uint8Array(0), queues: null }];
+  return { name, describe, generator: TARGET_PORT, variants };
+}
+
+export const DEVICE_TARGETS: readonly DeviceTarget[] = [
+  {
+    name: 'transport',
+    describe: 'virtio-mmio registers, status, features, queue set-up',
+    generator: TARGET_TRANSPORT,
+    variants: [
+      blk({ sizeMax: 4096, queueCount: 8 }, null),
+      blk({ readOnly: true, queueCount: 1, writeback: false }, null),
+      rng(null),
+      blk({}, 16, ALL | WCE | FLUSH),
+    ],
+  },
+  {
+    name: 'ring',
+    describe: 'split rings with indirect tables and the event index, under a disk',
+    generator: TARGET_RING,
+    variants: [
+      blk({}, 16),
+      blk({}, 16, INDIRECT),
+      blk({}, 16, EVENT),
+      blk({}, 4, ALL),
+      blk({}, 64, ALL),
+    ],
+  },
+  {
+    name: 'block',
+    describe: 'block requests of every kind',
+    generator: TARGET_BLK,
+    variants: [
+      blk({}, 16, ALL | FLUSH | WCE | COMMANDS),
+      blk({ sizeMax: 1024, segMax: 2 }, 16, INDIRECT | LIMITS | COMMANDS),
+      blk({ readOnly: true }, 16, ALL),
+      blk({ writeback: false, maxDiscardSectors: 8, maxWriteZeroesSectors: 4 }, 16, COMMANDS),
+    ],
+  },
+  {
+    name: 'rng',
+    describe: 'the entropy device',
+    generator: TARGET_RNG,
+    variants: [rng(16), rng(16, ALL), rng(4, EVENT)],
+  },
+  {
+    name: 'state',
+    describe: 'loading of saved states: refused, or safe to run',
+    generator: TARGET_STATE,
+    variants: [blk({}, 16, ALL | FLUSH | WCE), blk({ queueCount: 1 }, null), rng(16, ALL)],
+  },
+  port('serial', abi.KIND_SERIAL, 'COM1, a 16550A'),
+  port('i8042', abi.KIND_I8042, 'the keyboard controller'),
+  port('rtc', abi.KIND_RTC, 'the clock and CMOS memory'),
+  port('boot-timer', abi.KIND_BOOT_TIMER, 'the boot timer'),
+  port('acpi-pm', abi.KIND_ACPI_PM, 'sleep and reset registers'),
+  port('pvpanic', abi.KIND_PVPANIC, "the guest's word of its own panic"),
+];
+
+/** Where the machine's driver has a queue's parts (fuzz/machine/shared.ts). */
+export function placesOf(queue: number): { desc: number; avail: number; used: number } {
+  const desc = queue * QUEUE_AREA;
+  return { desc, avail: desc + AVAIL_RING, used: desc + USED_RING };
+}

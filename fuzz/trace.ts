@@ -1,0 +1,65 @@
+// What a traced program did, event by event (fuzz/machine/shared.ts, TRACE_*): for judges, which do
+// it again on another engine, and for people.
+import * as shared from './machine/shared.ts';
+
+/** A call into the core and what came of it. */
+export interface TracedCall {
+  call: number; // CALL_*
+  a: number;
+  b: number;
+  c: number;
+  effects: number;
+  value: number; // OUTBOX_VALUE
+  accesses: Uint8Array; // entries of the access log; good until the next run
+  record: Uint8Array; // the request record, where there was one
+}
+
+export interface TraceVisitor {
+  /** The driver, or the host carrying a request out, writes guest memory. */
+  write(address: number, bytes: Uint8Array): void;
+  inbox(bytes: Uint8Array): void;
+  /** The state region is changed behind the core's back. */
+  state(offset: number, bytes: Uint8Array): void;
+  /** Returns what is wrong with the call, or null. */
+  call(call: TracedCall): string | null;
+}
+
+export interface Trace {
+  events: DataView;
+  accesses: Uint8Array;
+}
+
+const padded = (length: number): number => (length + 3) & ~3;
+
+/** Walks a trace up to the first thing that a visitor finds wrong; returns that, or null. */
+export function visitTrace({ events, accesses }: Trace, visitor: TraceVisitor): string | null {
+  const bytes = new Uint8Array(events.buffer, events.byteOffset, events.byteLength);
+  let accessesFrom = 0;
+  for (let at = 0; at < events.byteLength; ) {
+    const kind = events.getUint32(at, true);
+    if (kind !== shared.TRACE_CALL) {
+      const address = events.getUint32(at + 4, true);
+      const length = events.getUint32(at + 8, true);
+      const moved = bytes.subarray(at + 12, at + 12 + length);
+      if (kind === shared.TRACE_WRITE) visitor.write(address, moved);
+      else if (kind === shared.TRACE_INBOX) visitor.inbox(moved);
+      else visitor.state(address, moved);
+      at += 12 + padded(length);
+      continue;
+    }
+    const word = (index: number): number => events.getUint32(at + 4 * index, true);
+    // Five words of the call; five of its return; three before the record, which may be empty.
+    const accessBytes = word(8);
+    const recordBytes = word(9);
+    const recordAt = at + 52;
+    const wrong = visitor.call({
+      ...{ call: word(1), a: word(2), b: word(3), c: word(4), effects: word(6), value: word(7) },
+      accesses: accesses.subarray(accessesFrom, accessesFrom + accessBytes),
+      record: bytes.subarray(recordAt, recordAt + recordBytes),
+    });
+    if (wrong !== null) return wrong;
+    accessesFrom += accessBytes;
+    at = recordAt + padded(recordBytes);
+  }
+  return null;
+}

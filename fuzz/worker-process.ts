@@ -1,0 +1,20 @@
+// The process of one worker (fuzz/worker.ts): takes an order and others' programs from its parent.
+import type { Program } from './program.ts';
+import { type WorkerOrder, work } from './worker.ts';
+
+const others: Program[] = [];
+
+process.on('message', (message: { order?: WorkerOrder; programs?: Program[] }) => {
+  if (message.programs) others.push(...message.programs);
+  if (!message.order) return;
+  const tell = (news: unknown): void => {
+    process.send?.(news);
+  };
+  work(message.order, tell, others).then(
+    () => process.disconnect(),
+    (error: Error) => {
+      process.stderr.write(`fuzz: ${error.stack}\n`);
+      process.exit(1);
+    },
+  );
+});
