@@ -30,7 +30,7 @@ export class NativeJudge implements Judge {
   private readonly memory = native.shim().createMemory(shared.RAM_BYTES);
   private readonly ram = Buffer.from(this.memory.memory);
   private readonly cages: Cage[];
-  private spoilt = false; // something was written where no device has state
+  private readonly spoilt = new Set<number>(); // variants with bytes where no device has state
 
   constructor(target: DeviceTarget) {
     this.cages = target.variants.map(({ kind, config }: Variant) => {
@@ -45,14 +45,14 @@ export class NativeJudge implements Judge {
     const bytes = Buffer.from(cage.memory);
     const snapshot = shared.SNAPSHOTS + variant * shared.SNAPSHOT_STRIDE;
     const start = machine.subarray(snapshot, snapshot + shared.SNAPSHOT_STRIDE);
-    bytes.set(start.subarray(0, this.spoilt ? abi.CAGE_MEMORY_BYTES : COMPARED_TO));
-    this.spoilt = false;
+    const all = this.spoilt.delete(variant);
+    bytes.set(start.subarray(0, all ? abi.CAGE_MEMORY_BYTES : COMPARED_TO));
     this.ram.set(start.subarray(abi.CAGE_MEMORY_BYTES, abi.CAGE_MEMORY_BYTES + shared.RAM_BYTES));
     const wrong = visitTrace(trace, {
       write: (address, moved) => this.ram.set(moved, address),
       inbox: (moved) => bytes.set(moved, abi.INBOX),
       state: (offset, moved) => {
-        this.spoilt = true;
+        this.spoilt.add(variant);
         bytes.set(moved, abi.STATE + offset);
       },
       call: (call) => this.repeat(cage, bytes, call),

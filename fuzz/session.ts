@@ -7,6 +7,7 @@ import { actionCount, type Program, without } from './program.ts';
 import type { DeviceTarget } from './targets.ts';
 
 const SAMPLE = 64; // one program in as many goes to the judges
+const DEEP = 8; // and one in as many of those is looked at with all of its state
 const BATCH = 64; // rounds of SAMPLE programs on one variant
 const CANDIDATES_MAX = 96; // programs tried for what one program's comparisons showed
 const FINDINGS_MAX = 20; // of different kinds; after them the search is over
@@ -83,6 +84,20 @@ export class Session {
     }
   }
 
+  /** As step(), but with nothing done about what is found: for measuring. */
+  runBare(): void {
+    this.machine.use(this.turn++ % this.target.variants.length);
+    this.machine.setDictionary(this.dictionary, this.corpus.length);
+    for (let round = 0; round < BATCH; round++) this.machine.search(SAMPLE);
+  }
+
+  /** What a machine needs to go on with this search elsewhere. */
+  image(): { memory: Uint8Array; edgeCount: number; corpusCount: number; dictionaryCount: number } {
+    const { machine, known, corpus, dictionary } = this;
+    const counts = { corpusCount: corpus.length, dictionaryCount: dictionary.length };
+    return { memory: machine.memory, edgeCount: known.length, ...counts };
+  }
+
   /** Runs a program that came from elsewhere; keeps it where it reaches something new. */
   consider(program: Program): void {
     if (program.variant >= this.target.variants.length) return;
@@ -96,7 +111,7 @@ export class Session {
   examine(program: Program): Finding | null {
     const answer = this.machine.run(program);
     if (typeof answer !== 'number') return answer;
-    return this.judge(program);
+    return this.judge(program, true);
   }
 
   // --- What is new ------------------------------------------------------------------------------
@@ -107,7 +122,7 @@ export class Session {
     if (this.corpus.length >= shared.CORPUS_MAX) this.minimise();
     this.machine.setCorpus(this.corpus, this.corpus.length - 1);
     this.machine.setDictionary(this.dictionary, this.corpus.length);
-    const finding = this.judge(trimmed);
+    const finding = this.judge(trimmed, true);
     if (finding) this.found(finding, trimmed);
     this.learn(trimmed);
   }
@@ -170,11 +185,12 @@ export class Session {
   // --- Judges -----------------------------------------------------------------------------------
 
   private sample(program: Program): void {
-    const finding = this.judge(program);
+    const finding = this.judge(program, this.judged % DEEP === 0);
     if (finding) this.found(finding, program);
   }
 
-  private judge(program: Program): Finding | null {
+  /** `deep`: looks at all of the state too, which costs as much as all the judges. */
+  private judge(program: Program, deep: boolean): Finding | null {
     this.judged++;
     const trace = this.machine.trace(program);
     if (!trace) return null;
@@ -182,6 +198,7 @@ export class Session {
       const detail = judge.judge(trace, program.variant, this.machine.memory);
       if (detail !== null) return { kind: judge.name, detail };
     }
+    if (!deep) return null;
     // A state that was changed from outside may be refused, and rightly.
     const state = changesState(program) ? shared.RUN_DONE : this.machine.checkState();
     if (typeof state !== 'number') return state;
