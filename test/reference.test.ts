@@ -2,6 +2,8 @@
 // drivers that are right, nearly right and hostile, must give the same effects, values, records,
 // guest RAM and counters. The seed is printed when a run fails; SEED=n in the environment repeats
 // it.
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as abi from '../assembly/abi.ts';
@@ -489,6 +491,17 @@ for (const [name, kind, effects] of PORTS) {
     assert.is(pair.seen & wanted, wanted, 'the calls reach what there is to reach');
   });
 }
+
+test('the reference runs without Node and takes nothing but numbers from the core', () => {
+  const folder = join(import.meta.dirname, '../testing');
+  const files = readdirSync(folder).filter((name) => name.startsWith('reference'));
+  assert.ok(files.length > 5, `${files}`);
+  const imports = files.flatMap((name) =>
+    [...readFileSync(join(folder, name), 'utf8').matchAll(/from '([^']+)'/g)].map((m) => m[1]),
+  );
+  const foreign = imports.filter((from) => !from.startsWith('./reference'));
+  assert.equal([...new Set(foreign)], ['../assembly/abi.ts']);
+});
 
 test('there is no reference of a kind that the core does not have', () => {
   assert.throws(() => new ReferenceDevice(99, new Uint8Array(0), new Uint8Array(0)), RangeError);
