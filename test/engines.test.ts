@@ -13,6 +13,7 @@ import { CAPACITY_SECTORS } from './fixtures.ts';
 import { nasty, offerNearlyRight, spoilRings } from './hostile.ts';
 import { type Random, randomFrom } from './random.ts';
 import { overrun, spin } from './traps.ts';
+import { TwinView } from './twin-view.ts';
 
 const SEED = Number(process.env.SEED ?? 20240229);
 const OPERATIONS = 200_000; // calls into each engine, for each kind
@@ -20,36 +21,6 @@ const LOOK_EVERY = 64; // operations between two looks at all of state and RAM
 const RAM_BYTES = 0x100000;
 const LOG_BYTES = 64 * 2 ** 20; // a trap by the step budget comes after 32 MiB of accesses
 const TRAP = -1;
-
-/** Writes both engines' guest RAM at once: all that test/driver.ts needs of a guest's memory. */
-class TwinView extends DataView<ArrayBuffer> {
-  readonly #other: DataView;
-
-  constructor(one: ArrayBuffer, other: ArrayBuffer) {
-    super(one);
-    this.#other = new DataView(other);
-  }
-
-  override setUint8(offset: number, value: number): void {
-    super.setUint8(offset, value);
-    this.#other.setUint8(offset, value);
-  }
-
-  override setUint16(offset: number, value: number, little: boolean): void {
-    super.setUint16(offset, value, little);
-    this.#other.setUint16(offset, value, little);
-  }
-
-  override setUint32(offset: number, value: number, little: boolean): void {
-    super.setUint32(offset, value, little);
-    this.#other.setUint32(offset, value, little);
-  }
-
-  override setBigUint64(offset: number, value: bigint, little: boolean): void {
-    super.setBigUint64(offset, value, little);
-    this.#other.setBigUint64(offset, value, little);
-  }
-}
 
 /** One device, twice. */
 class Pair {
