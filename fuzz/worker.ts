@@ -3,6 +3,7 @@ import type { Judge } from './judge.ts';
 import { loadModules } from './load.ts';
 import { NativeJudge } from './native-judge.ts';
 import type { Program } from './program.ts';
+import { ReferenceJudge } from './reference-judge.ts';
 import { type Crash, type Progress, Session } from './session.ts';
 import { DEVICE_TARGETS } from './targets.ts';
 
@@ -27,7 +28,7 @@ const TELL_EVERY_MS = 1000;
 /** The judges of a target. */
 export function judgesOf(name: string): Judge[] {
   const target = DEVICE_TARGETS.find((each) => each.name === name)!;
-  return [new NativeJudge(target)];
+  return [new NativeJudge(target), new ReferenceJudge(target)];
 }
 
 /** Searches until the time is over, and tells at least once a second. */
