@@ -28,6 +28,7 @@ export interface SessionOptions {
   seed: number;
   corpus: readonly Program[];
   judges: readonly Judge[];
+  stopAtFirst?: boolean; // finding, which is then not shrunk
 }
 
 export class Session {
@@ -37,6 +38,7 @@ export class Session {
   private readonly machine: Machine;
   private readonly compare: Machine | null;
   private readonly judges: readonly Judge[];
+  private readonly stopAtFirst: boolean;
   private readonly dictionary: bigint[] = [];
   private known: Uint8Array; // count classes that the corpus reaches
   private executions = 0;
@@ -46,6 +48,7 @@ export class Session {
   constructor(modules: FuzzModules, target: DeviceTarget, options: SessionOptions) {
     this.target = target;
     this.judges = options.judges;
+    this.stopAtFirst = options.stopAtFirst === true;
     this.machine = new Machine(modules.fast, modules, target);
     this.compare = modules.compare ? new Machine(modules.compare, modules, target) : null;
     this.machine.seed(options.seed);
@@ -65,7 +68,7 @@ export class Session {
   }
 
   get over(): boolean {
-    return this.crashes.length >= FINDINGS_MAX;
+    return this.crashes.length >= (this.stopAtFirst ? 1 : FINDINGS_MAX);
   }
 
   /** Runs some thousand programs. */
@@ -209,6 +212,10 @@ export class Session {
 
   private found(finding: Finding, program: Program): void {
     if (this.crashes.some(({ kind }) => kind === finding.kind)) return;
+    if (this.stopAtFirst) {
+      this.crashes.push({ ...finding, target: this.target.name, program });
+      return;
+    }
     const shrunk = this.shrink(program, finding.kind);
     const again = this.examine(shrunk);
     this.crashes.push({ ...(again ?? finding), target: this.target.name, program: shrunk });

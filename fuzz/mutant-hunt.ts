@@ -1,0 +1,92 @@
+// Plants a bug in a copy of the core and looks for it, first with the fuzzer, from the corpus of the
+// repository, then with the core's tests.
+import { spawnSync } from 'node:child_process';
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { compileCore } from '../tools/build-core.ts';
+import { buildFuzzModule } from '../tools/build-fuzz.ts';
+import { REPOSITORY } from '../tools/cache.ts';
+import { CORPUS_FOLDER, readPrograms } from './corpus.ts';
+import type { FuzzModules } from './engine.ts';
+import type { Mutant } from './mutants.ts';
+import { ReferenceJudge } from './reference-judge.ts';
+import { Session } from './session.ts';
+import { DEVICE_TARGETS } from './targets.ts';
+
+export interface Capture {
+  by: string; // 'fuzzer: KIND', 'tests: FILE', or '' for nobody
+  seconds: number; // of searching; of the tests that noticed
+}
+
+/** The text with the bug in it. Throws where its place is not there exactly once. */
+export function planted(text: string, { id, file, from, to }: Mutant): string {
+  const parts = text.split(from);
+  if (parts.length !== 2) throw new Error(`${id}: ${file} has ${parts.length - 1} times: ${from}`);
+  return parts.join(to);
+}
+
+async function compileMutant(mutant: Mutant): Promise<{ wasm: Uint8Array; wat: string }> {
+  const folder = mkdtempSync(join(tmpdir(), 'faraday-mutant-'));
+  try {
+    cpSync(join(REPOSITORY, 'assembly'), join(folder, 'assembly'), { recursive: true });
+    cpSync(join(REPOSITORY, 'asconfig.json'), join(folder, 'asconfig.json'));
+    const path = join(folder, mutant.file);
+    writeFileSync(path, planted(readFileSync(path, 'utf8'), mutant));
+    return await compileCore(folder);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Looks for the bug with the fuzzer for `limitSeconds`. */
+function hunt(modules: FuzzModules, name: string, seed: number, limitSeconds: number): Capture {
+  const target = DEVICE_TARGETS.find((each) => each.name === name)!;
+  const start = process.uptime();
+  // The native engine runs the core without the bug: it may not be asked.
+  const judges = [new ReferenceJudge(target)];
+  const corpus = readPrograms(join(CORPUS_FOLDER, `${name}.txt`));
+  const session = new Session(modules, target, { seed, corpus, judges, stopAtFirst: true });
+  while (session.crashes.length === 0 && process.uptime() - start < limitSeconds) session.step();
+  const [crash] = session.crashes;
+  return { by: crash ? `fuzzer: ${crash.kind}` : '', seconds: process.uptime() - start };
+}
+
+/** Runs the tests of the core on the core with the bug. */
+function runTests(wasm: Uint8Array): Capture {
+  const folder = mkdtempSync(join(tmpdir(), 'faraday-mutant-'));
+  const start = process.uptime();
+  try {
+    const path = join(folder, 'core.wasm');
+    writeFileSync(path, wasm);
+    const args = ['--import', 'tsx', 'test/run.ts', 'core', 'conformance'];
+    const env = { ...process.env, FARADAY_CORE_WASM: path };
+    const { stdout } = spawnSync(process.execPath, args, {
+      cwd: REPOSITORY,
+      env,
+      encoding: 'utf8',
+    });
+    const failed = /^FAILED +\w+: (\S+)\.test\.ts/m.exec(stdout);
+    return { by: failed ? `tests: ${failed[1]}` : '', seconds: process.uptime() - start };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Who notices the bug, and after how long. */
+export async function capture(
+  mutant: Mutant,
+  seed: number,
+  limitSeconds: number,
+): Promise<Capture> {
+  const { wasm, wat } = await compileMutant(mutant);
+  const { wasm: fuzz, edges, fixedBlocks } = await buildFuzzModule(wat);
+  const modules = {
+    fast: new WebAssembly.Module(fuzz as BufferSource),
+    compare: null,
+    edgeCount: edges.length,
+    fixedBlocks,
+  };
+  const found = hunt(modules, mutant.target, seed, limitSeconds);
+  return found.by ? found : runTests(wasm);
+}
