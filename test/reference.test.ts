@@ -165,7 +165,7 @@ function bringUp(session: Session): void {
   const offered = driver.offeredFeatures();
   const features = [offered, offered, plain, someBits & offered, nastyAddress(random)][random(5)];
   const queueSize = Math.min(1 << random(7), session.queueSizeMax);
-  driver.bringUp({ queueSize, queueCount: session.queueCount, features });
+  driver.bringUp({ queueSize, queueCount: 1 + random(session.queueCount), features });
   session.queues = driver.queues;
   if (random(4) === 0) session.tags = [];
   if (random(8) === 0) misplaceRing(session);
@@ -339,15 +339,25 @@ function stumble({ pair, queueSizeMax }: Session): void {
   const maybe = (run: () => void) => random(10) && run();
   for (const status of [0, 1, 3]) maybe(() => set(REG.Status, status));
   maybe(() => set(REG.DriverFeaturesSel, random(3)));
-  maybe(() => set(REG.DriverFeatures, random(2) ? random(2) : nasty(random)));
-  if (random(3)) set(REG.DriverFeaturesSel, 1);
-  if (random(3)) set(REG.DriverFeatures, 1);
+  maybe(() => set(REG.DriverFeatures, random(4) ? 2 ** 28 * random(4) : nasty(random)));
+  maybe(() => set(REG.DriverFeaturesSel, 1));
+  maybe(() => set(REG.DriverFeatures, 1));
+  if (random(6) === 0) pair.call({ name: 'fail', args: [] });
   maybe(() => set(REG.Status, 11));
   maybe(() => set(REG.QueueSel, random(3)));
-  maybe(() => set(REG.QueueNum, random(2) ? queueSizeMax : random(300)));
-  for (const low of [REG.QueueDescLow, REG.QueueDriverLow, REG.QueueDeviceLow]) {
+  const size = random(2) ? queueSizeMax : random(300);
+  maybe(() => set(REG.QueueNum, size));
+  const parts = [
+    { low: REG.QueueDescLow, bytes: 16 * size },
+    { low: REG.QueueDriverLow, bytes: 6 + 2 * size },
+    { low: REG.QueueDeviceLow, bytes: 6 + 8 * size },
+  ];
+  for (const { low, bytes } of parts) {
     maybe(() => set(low, random(3) ? 16 * random(RAM_BYTES / 16) : nasty(random)));
-    if (random(4) === 0) set(low + 4, random(2) ? 0xffffffff : nasty(random));
+    if (random(6) === 0) {
+      set(low, 2 ** 32 - bytes - 2 * random(3)); // to the very end of all addresses, or nearly
+      set(low + 4, 0xffffffff);
+    } else if (random(5) === 0) set(low + 4, nasty(random));
   }
   maybe(() => set(REG.QueueReady, random(8) ? 1 : random(3)));
   maybe(() => set(REG.Status, 15));
@@ -367,17 +377,17 @@ function act(session: Session): void {
   else if (choice < 860) complete(session);
   else if (choice < 930) touchRegister(session);
   else if (choice < 950) interfere(session);
-  else if (choice < 956) stumble(session);
-  else if (choice < 958) pair.useCopy();
-  else if (choice < 960) drive(session, { name: 'notify', args: [nasty(random)] });
-  else if (choice < 962) drive(session, { name: 'next', args: [nasty(random)] });
-  else if (choice < 964) pair.call({ name: 'input', args: [new Uint8Array(random(9))] });
+  else if (choice < 970) stumble(session);
+  else if (choice < 973) pair.useCopy();
+  else if (choice < 975) drive(session, { name: 'notify', args: [nasty(random)] });
+  else if (choice < 977) drive(session, { name: 'next', args: [nasty(random)] });
+  else if (choice < 979) pair.call({ name: 'input', args: [new Uint8Array(random(9))] });
   // A device that stopped is of little interest for long.
   const stopped = pair.cage.read(REG.Status, 4) === 0 && pair.cage.value() !== RUNNING;
   if (choice > 995 || (stopped && random(2) === 0)) bringUp(session);
 }
 
-function runVirtio(name: string, kind: number, config: Uint8Array): Session {
+function sessionOf(name: string, kind: number, config: Uint8Array): Session {
   const pair = new Pair(name, kind, config, SEED + config.reduce((sum, byte) => sum + byte, kind));
   const cage = {
     read: (offset: number, width: number) => pair.call({ name: 'read', args: [offset, width] }),
@@ -394,11 +404,14 @@ function runVirtio(name: string, kind: number, config: Uint8Array): Session {
   driver.set(REG.QueueSel, 0);
   const queueSizeMax = driver.get(REG.QueueNumMax);
   const queueCount = kind === abi.KIND_VIRTIO_BLK ? config[abi.BLK_CONFIG_QUEUE_COUNT] : 1;
-  const counted = { queueCount, queueSizeMax };
-  const session: Session = { pair, driver, ...counted, queues: [], tags: [], requests: 0 };
+  return { pair, driver, queueCount, queueSizeMax, queues: [], tags: [], requests: 0 };
+}
+
+function runVirtio(name: string, kind: number, config: Uint8Array): Session {
+  const session = sessionOf(name, kind, config);
   bringUp(session);
-  while (pair.calls < VIRTIO_CALLS) act(session);
-  pair.look(`SEED=${SEED} ${name}, at the end`);
+  while (session.pair.calls < VIRTIO_CALLS) act(session);
+  session.pair.look(`SEED=${SEED} ${name}, at the end`);
   return session;
 }
 
@@ -406,7 +419,7 @@ function runVirtio(name: string, kind: number, config: Uint8Array): Session {
 function reached({ pair, requests }: Session, kinds: number[]): void {
   const wanted = abi.EFFECT_REQUEST | abi.EFFECT_MORE | abi.EFFECT_IRQ | abi.EFFECT_CANCEL;
   assert.is(pair.seen & wanted, wanted);
-  assert.ok(requests > VIRTIO_CALLS / 100, `only ${requests} requests`);
+  assert.ok(requests > VIRTIO_CALLS / 200, `only ${requests} requests`);
   assert.equal([...pair.kinds].sort(), kinds);
   const quiet = INCIDENTS.filter(([, index]) => !pair.reference.counters[index as number]);
   assert.equal(
@@ -491,6 +504,23 @@ for (const [name, kind, effects] of PORTS) {
     assert.is(pair.seen & wanted, wanted, 'the calls reach what there is to reach');
   });
 }
+
+test('tags go round at the same request', () => {
+  const rounds = abi.TAG_GENERATION_MASK + 100;
+  const config = encodeRngConfig({ queueSize: 1 });
+  const { pair, driver } = sessionOf('tags', abi.KIND_VIRTIO_RNG, config);
+  const queue = driver.bringUp({ queueSize: 1 });
+  queue.setDescriptor(0, { address: DATA, length: 8, write: true }, 0, 0);
+  const generations = new Set<number>();
+  for (let round = 0; round < rounds; round += 1) {
+    queue.offer(0);
+    pair.call({ name: 'notify', args: [0] });
+    const { tag } = parseRecord(pair.cage.record());
+    generations.add(tag >>> abi.TAG_GENERATION_SHIFT);
+    pair.call({ name: 'complete', args: [tag, abi.RESULT_OK, 8] });
+  }
+  assert.is(generations.size, abi.TAG_GENERATION_MASK + 1);
+});
 
 test('the reference runs without Node and takes nothing but numbers from the core', () => {
   const folder = join(import.meta.dirname, '../testing');

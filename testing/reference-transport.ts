@@ -286,7 +286,7 @@ export class VirtioModel implements Model {
     } else if (!ring.ready && value === 1) {
       if (now.status !== SETTING_UP) ledger.blame(abi.INCIDENT_FROZEN);
       else if (!ringPossible(ring, type.queueSize)) ledger.blame(abi.INCIDENT_QUEUE_CONFIG);
-      else Object.assign(ring, { ready: true, nextAvailable: 0, nextUsed: 0 });
+      else ring.ready = true; // its indexes are 0: only a running device moves them
     }
   }
 
