@@ -91,6 +91,7 @@ interface Outcome {
   used: { id: number; length: number } | null;
   requests: RequestRecord[];
   effects: number;
+  room: number; // writable bytes before the status
 }
 
 /** Offers header, data and status as one chain and lets the host succeed. */
@@ -104,14 +105,19 @@ function submitChain(device: Disk, chain: Buffer[]): Outcome {
   device.queue.offer(device.queue.chain(chain));
   const { requests, effects } = kick(device.cage, 0);
   const used = device.queue.takeUsed();
-  return { status: device.memory.view.getUint8(STATUS), used, requests, effects };
+  const writable = chain.reduce((sum, { length, write }) => sum + (write ? length : 0), 0);
+  const status = device.memory.view.getUint8(STATUS);
+  return { status, used, requests, effects, room: writable - 1 };
 }
 
-/** The request never reached the host, and the driver got this status. */
+/**
+ * The request never reached the host, and the driver got this status. The used length counts the
+ * status byte only where nothing lies before it that was not written (§2.7.8.2).
+ */
 function answered(outcome: Outcome, status: number): void {
   assert.is(outcome.requests.length, 0);
   assert.is(outcome.status, status);
-  assert.is(outcome.used?.length, 1);
+  assert.is(outcome.used?.length, outcome.room === 0 ? 1 : 0);
   assert.is(outcome.effects & EFFECT_INCIDENT, EFFECT_INCIDENT);
 }
 
@@ -432,7 +438,7 @@ test('the host tells the driver of an error, and an unknown result is one', () =
     device.queue.offer(device.queue.chain(chain));
     kick(device.cage, 0, () => ({ result, bytes: 0 }));
     assert.is(device.memory.view.getUint8(STATUS), status);
-    assert.is(device.queue.takeUsed()?.length, 1);
+    assert.is(device.queue.takeUsed()?.length, 0);
   }
 });
 
@@ -442,6 +448,21 @@ test('a host that claims more bytes than the buffer holds is cut short', () => {
   device.queue.offer(device.queue.chain([header, into(512), blkStatus(device.memory, STATUS)]));
   kick(device.cage, 0, () => ({ result: 0, bytes: 0xffffffff }));
   assert.is(device.queue.takeUsed()?.length, 513);
+});
+
+test('the used length ends before the first byte that was not written', () => {
+  const device = disk();
+  const header = blkHeader(device.memory, HEADER, BLK_T_IN);
+  for (const bytes of [0, 1, 300, 511]) {
+    const chain = [header, into(512), blkStatus(device.memory, STATUS)];
+    device.queue.offer(device.queue.chain(chain));
+    kick(device.cage, 0, () => ({ result: RESULT_IOERR, bytes }));
+    assert.is(device.queue.takeUsed()?.length, bytes);
+    assert.is(device.memory.view.getUint8(STATUS), BLK_S_IOERR);
+  }
+  assert.is(submit(device, BLK_T_FLUSH, 0n, [into(64)]).used?.length, 0);
+  assert.is(submit(device, BLK_T_GET_ID, 0n, [into(64)]).used?.length, 20);
+  assert.is(submit(device, BLK_T_GET_ID, 0n, [into(20)]).used?.length, 21);
 });
 
 test('a completion of an unknown tag, or a second one, is counted and does nothing', () => {
