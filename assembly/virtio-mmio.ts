@@ -157,6 +157,8 @@ export function virtioMmioWrite(offset: u32, width: u32, value: u32): u32 {
 
 function writeConfig(offset: u32, width: u32, value: u32): u32 {
   if (width > 4 || popcnt(width) != 1 || offset & (width - 1)) return incident(INCIDENT_WIDTH);
+  // No field is written before the features are agreed on (§3.1.1, step 4).
+  if (!(virtio().status & VIRTIO_CONFIG_S_FEATURES_OK)) return incident(INCIDENT_REGISTER);
   return deviceWriteConfig(offset, width, value) ? 0 : incident(INCIDENT_REGISTER);
 }
 

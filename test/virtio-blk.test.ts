@@ -29,6 +29,7 @@ import {
 } from '../assembly/abi.ts';
 import { type BlkConfig, Cage, encodeBlkConfig, type IncidentName } from '../host/core.ts';
 import {
+  ACKNOWLEDGE,
   BLK_S_IOERR,
   BLK_S_OK,
   BLK_S_UNSUPP,
@@ -44,8 +45,10 @@ import {
   blkStatus,
   DATA,
   DESC_F_NEXT,
+  DRIVER,
   type DriverQueue,
   F_INDIRECT_DESC,
+  FEATURES_OK,
   guestMemory,
   kick,
   parseRecord,
@@ -612,6 +615,17 @@ test('the cache mode takes one byte, 0 or 1, and only if negotiated', () => {
   assert.is(device.driver.get(CONFIG_WRITEBACK, 1), 1);
   const plain = disk({}, F_FLUSH);
   assert.is(plain.driver.set(CONFIG_WRITEBACK, 0, 1), EFFECT_INCIDENT);
+});
+
+test('the cache mode cannot be written before FEATURES_OK', () => {
+  const { driver } = blkDevice();
+  driver.set(REG.Status, ACKNOWLEDGE);
+  driver.set(REG.Status, ACKNOWLEDGE | DRIVER);
+  driver.acceptFeatures(driver.offeredFeatures());
+  assert.is(driver.set(CONFIG_WRITEBACK, 0, 1), EFFECT_INCIDENT);
+  assert.is(driver.get(CONFIG_WRITEBACK, 1), 1);
+  driver.addStatus(FEATURES_OK);
+  assert.is(driver.set(CONFIG_WRITEBACK, 0, 1), 0);
 });
 
 test('a header changed after the kick changes nothing', () => {
