@@ -597,6 +597,7 @@ test('a driver that can neither flush nor set the cache mode gets stable writes'
 test('a driver that sets the cache mode but cannot flush starts without a cache', () => {
   const device = disk({}, F_CONFIG_WCE);
   assert.is(device.driver.get(CONFIG_WRITEBACK, 1), 0);
+  assert.is(device.driver.get(REG.ConfigGeneration), 1, 'that is a change of the configuration');
   assert.is(syncOf(device), REQUEST_FLAG_SYNC);
 });
 
