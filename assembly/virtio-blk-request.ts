@@ -231,7 +231,7 @@ function rangeCommand(
   flagsKnown: u32,
 ): u32 {
   const chain = walked();
-  if (blkFlag(BLK_FLAG_RO)) return malformed(queueIndex, head, status);
+  // A read-only disk offers neither command, and what is not offered is unsupported (§5.2.6.2).
   if (!offered) {
     return incident(INCIDENT_REQUEST) | finish(queueIndex, head, status, VIRTIO_BLK_S_UNSUPP, 0);
   }
