@@ -1,5 +1,5 @@
 // Block requests: from a walked descriptor chain to a request record, and from result to status.
-// Virtio 1.2 §5.2.6. Descriptors may cut the request anywhere (§2.7.4.3). Left out: SECURE_ERASE,
+// Virtio 1.2 §5.2.6. Descriptors may cut the request anywhere (§2.7.4.1). Left out: SECURE_ERASE,
 // GET_LIFETIME, zone commands: they get VIRTIO_BLK_S_UNSUPP.
 //
 // Readable: +0 type u32  +4 reserved u32  +8 sector u64  +16 data. Writable: data, then status u8.

@@ -54,7 +54,7 @@ const VIRTIO_MMIO_CONFIG: u32 = 0x100; // Config R/W
 
 const MAGIC: u32 = 0x74726976; // 'virt'
 const VERSION: u32 = 2;
-const ABSENT: u32 = 0xffffffff; // no shared memory region: its length reads as -1 (§4.2.2.1)
+const ABSENT: u32 = 0xffffffff; // no shared memory region: its length reads as -1 (§4.2.2)
 
 // The stages of initialisation, each the status before the next (§3.1.1).
 const S_INIT: u32 = 0;
