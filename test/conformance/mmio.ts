@@ -1,6 +1,6 @@
 // Virtio 1.2 §4.2: the transport over MMIO.
 import * as assert from 'uvu/assert';
-import { EFFECT_INCIDENT, EFFECT_IRQ, EFFECT_REQUEST } from '../../assembly/abi.ts';
+import { EFFECT_INCIDENT, EFFECT_IRQ, EFFECT_REQUEST, VALID } from '../../assembly/abi.ts';
 import {
   ACKNOWLEDGE,
   BLK_T_FLUSH,
@@ -415,6 +415,7 @@ const driverQueues: Section['rows'] = [
       assert.is(device.cage.notify(0) & EFFECT_REQUEST, EFFECT_REQUEST);
       device.driver.set(REG.QueueSel, 0);
       device.driver.set(REG.QueueReady, 0);
+      assert.is(device.cage.check(), VALID); // the request under way is forgotten
       offer(device);
       ignored(device.cage.notify(0));
     },

@@ -10,6 +10,7 @@ import {
   BLK_T_OUT,
   type Buffer,
   blkHeader,
+  blkStatus,
   DATA,
   DESC_F_INDIRECT,
   DESC_F_NEXT,
@@ -19,6 +20,7 @@ import {
   QUEUE_AREA,
   QUEUE_BASE,
   REG,
+  STATUS_UNTOUCHED,
 } from '../driver.ts';
 import { blkDevice } from '../fixtures.ts';
 import {
@@ -205,9 +207,21 @@ const framing: Section[] = [
         says: 'Places what the device writes behind what it reads.',
         answer: 'the chain comes back with length 0',
         test() {
-          const device = ring();
-          refused(device, offer(device, [into(), outOf()]));
-          refused(device, offer(device, [outOf(), into(), outOf(0)]));
+          const device = disk();
+          const status = blkStatus(device.memory, STATUS_BYTE);
+          const header = blkHeader(device.memory, DATA, BLK_T_IN);
+          const late: Buffer[][] = [
+            [header, into(512), outOf(0), status],
+            [header, into(512), outOf(512), status],
+            [status, header],
+          ];
+          for (const chain of late) {
+            const head = offer(device, chain);
+            assert.equal(kick(device.cage, 0).requests, []);
+            assert.equal(device.queue.takeUsed(), { id: head, length: 0 });
+            assert.is(device.memory.view.getUint8(STATUS_BYTE), STATUS_UNTOUCHED);
+          }
+          assert.is(submit(device, BLK_T_IN, [into(512)]).status, BLK_S_OK);
         },
       },
       {
