@@ -3,7 +3,7 @@
 //
 // InFlight, one per head, from IN_FLIGHT, IN_FLIGHT_QUEUE_BYTES per queue:
 //   +0 statusAddress u64 (virtio-blk: guest-physical address of the status byte)
-//   +8 payloadBytes u32 (what the host may have written at most)
+//   +8 payloadBytes u32 (what the host may have written at most; virtio-blk: all before the status)
 //   +12 generation u16 (stays when the head is free)  +14 kind u8 (REQUEST_KIND_*, 0: free)
 import {
   QUEUE_COUNT_MAX, QUEUE_SIZE_MAX, REQUEST, REQUEST_FLAGS, REQUEST_KIND, REQUEST_LENGTH,

@@ -1,5 +1,5 @@
 // Block requests: from a walked descriptor chain to a request record, and from result to status.
-// Virtio 1.2 §5.2.6. Descriptors may cut the request anywhere (§2.7.4.3). Left out: SECURE_ERASE,
+// Virtio 1.2 §5.2.6. Descriptors may cut the request anywhere (§2.7.4.1). Left out: SECURE_ERASE,
 // GET_LIFETIME, zone commands: they get VIRTIO_BLK_S_UNSUPP.
 //
 // Readable: +0 type u32  +4 reserved u32  +8 sector u64  +16 data. Writable: data, then status u8.
@@ -12,7 +12,7 @@ import {
   REQUEST_KIND_BLK_OUT, REQUEST_KIND_BLK_WRITE_ZEROES, REQUEST_RANGES, RESULT_UNSUPPORTED,
 } from "./abi";
 import { guestRead, guestWrite } from "./guest";
-import { emitRanges, submit } from "./in-flight";
+import { emitRanges, inFlight, submit } from "./in-flight";
 import { CONFIG, HEADER } from "./layout";
 import { incident } from "./registers";
 import { negotiated } from "./virtio";
@@ -59,9 +59,12 @@ export function blkRequest(queueIndex: u32, head: u32): u32 {
   switch (load<u32>(HEADER, HEADER_TYPE)) {
     case VIRTIO_BLK_T_IN: return readSectors(queueIndex, head, status, sector);
     case VIRTIO_BLK_T_OUT: return writeSectors(queueIndex, head, status, sector);
-    case VIRTIO_BLK_T_FLUSH:
-      submit(queueIndex, head, REQUEST_KIND_BLK_FLUSH, 0, 0, 0, 0, status, 0);
+    case VIRTIO_BLK_T_FLUSH: {
+      // Data does not belong here, but a driver may have some (§5.2.6.1): it stays unwritten.
+      const room = <u32>(chain.writableBytes - 1);
+      submit(queueIndex, head, REQUEST_KIND_BLK_FLUSH, 0, 0, 0, 0, status, room);
       return EFFECT_REQUEST;
+    }
     case VIRTIO_BLK_T_GET_ID: return getId(queueIndex, head, status);
     case VIRTIO_BLK_T_DISCARD: return discard(queueIndex, head, status);
     case VIRTIO_BLK_T_WRITE_ZEROES: return writeZeroes(queueIndex, head, status);
@@ -77,7 +80,7 @@ export function blkComplete(
 ): u32 {
   // RESULT_* and VIRTIO_BLK_S_* are the same numbers; an unknown one is an error.
   const code = result <= <u32>RESULT_UNSUPPORTED ? result : VIRTIO_BLK_S_IOERR;
-  return finish(queueIndex, head, status, code, bytes);
+  return push(queueIndex, head, status, code, bytes, inFlight(queueIndex, head).payloadBytes);
 }
 
 // The status byte is the last byte of the last writable descriptor, which must not be empty.
@@ -93,9 +96,18 @@ function statusAddress(): u64 {
   return last.address + last.length - 1;
 }
 
+// Answers the walked chain, of whose writable part the first `bytes` bytes are written.
 function finish(queueIndex: u32, head: u32, status: u64, code: u32, bytes: u32): u32 {
+  return push(queueIndex, head, status, code, bytes, walked().writableBytes - 1);
+}
+
+// The used length counts from the first writable byte on and must not claim what nobody wrote: the
+// status byte belongs to it only where all the `room` bytes before it are written (§2.7.8.2).
+function push(queueIndex: u32, head: u32, status: u64, code: u32, bytes: u32, room: u64): u32 {
   store<u8>(HEADER, <u8>code);
-  if (guestWrite(status, HEADER, 1)) return virtqPush(queueIndex, head, bytes + 1);
+  if (guestWrite(status, HEADER, 1)) {
+    return virtqPush(queueIndex, head, bytes == room ? bytes + 1 : bytes);
+  }
   return incident(INCIDENT_MEMORY) | virtqPush(queueIndex, head, 0);
 }
 
@@ -219,7 +231,7 @@ function rangeCommand(
   flagsKnown: u32,
 ): u32 {
   const chain = walked();
-  if (blkFlag(BLK_FLAG_RO)) return malformed(queueIndex, head, status);
+  // A read-only disk offers neither command, and what is not offered is unsupported (§5.2.6.2).
   if (!offered) {
     return incident(INCIDENT_REQUEST) | finish(queueIndex, head, status, VIRTIO_BLK_S_UNSUPP, 0);
   }

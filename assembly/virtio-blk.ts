@@ -109,9 +109,16 @@ export function blkReset(): void {
 
 /** A driver that can set the cache mode but not flush starts without a cache (§5.2.5.2). */
 export function blkFeaturesOk(): void {
-  if (negotiated(VIRTIO_BLK_F_CONFIG_WCE) && !negotiated(VIRTIO_BLK_F_FLUSH)) {
-    virtio().writeback = 0;
-  }
+  if (!negotiated(VIRTIO_BLK_F_CONFIG_WCE) || negotiated(VIRTIO_BLK_F_FLUSH)) return;
+  setWriteback(0);
+}
+
+// The only content that changes: with each change a new generation (§4.2.2.1), which after a reset
+// starts again from 0 with the host's mode. So one generation never stands for two contents.
+function setWriteback(mode: u32): void {
+  const self = virtio();
+  if (self.writeback != mode) self.configGeneration++;
+  self.writeback = mode;
 }
 
 /** Whether a write must be stable when it completes (§5.2.6.2). */
@@ -155,8 +162,6 @@ export function blkFillConfigSpace(): void {
 export function blkWriteConfig(offset: u32, width: u32, value: u32): bool {
   if (offset != CONFIG_WRITEBACK || width != 1 || (value & 0xff) > 1) return false;
   if (!negotiated(VIRTIO_BLK_F_CONFIG_WCE)) return false;
-  const self = virtio();
-  if (self.writeback != (value & 0xff)) self.configGeneration++; // §2.5.2
-  self.writeback = value & 0xff;
+  setWriteback(value & 0xff);
   return true;
 }

@@ -54,7 +54,7 @@ const VIRTIO_MMIO_CONFIG: u32 = 0x100; // Config R/W
 
 const MAGIC: u32 = 0x74726976; // 'virt'
 const VERSION: u32 = 2;
-const ABSENT: u32 = 0xffffffff; // no shared memory region: its length reads as -1 (§4.2.2.1)
+const ABSENT: u32 = 0xffffffff; // no shared memory region: its length reads as -1 (§4.2.2)
 
 // The stages of initialisation, each the status before the next (§3.1.1).
 const S_INIT: u32 = 0;
@@ -157,6 +157,8 @@ export function virtioMmioWrite(offset: u32, width: u32, value: u32): u32 {
 
 function writeConfig(offset: u32, width: u32, value: u32): u32 {
   if (width > 4 || popcnt(width) != 1 || offset & (width - 1)) return incident(INCIDENT_WIDTH);
+  // No field is written before the features are agreed on (§3.1.1, step 4).
+  if (!(virtio().status & VIRTIO_CONFIG_S_FEATURES_OK)) return incident(INCIDENT_REGISTER);
   return deviceWriteConfig(offset, width, value) ? 0 : incident(INCIDENT_REGISTER);
 }
 

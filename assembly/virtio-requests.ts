@@ -19,7 +19,7 @@ import {
   return virtioRunning() && virtq(queueIndex).ready != 0;
 }
 
-/** A queue's doorbell. The device does not look at a queue that is not live (§3.1.2). */
+/** A queue's doorbell. The device does not look at a queue that is not live (§2.1.2). */
 export function requestsNotify(queueIndex: u32): u32 {
   if (queueIndex >= deviceQueueCount() || !live(queueIndex)) return incident(INCIDENT_NOTIFY);
   return drain(queueIndex);

@@ -29,6 +29,7 @@ import {
 } from '../assembly/abi.ts';
 import { type BlkConfig, Cage, encodeBlkConfig, type IncidentName } from '../host/core.ts';
 import {
+  ACKNOWLEDGE,
   BLK_S_IOERR,
   BLK_S_OK,
   BLK_S_UNSUPP,
@@ -44,8 +45,10 @@ import {
   blkStatus,
   DATA,
   DESC_F_NEXT,
+  DRIVER,
   type DriverQueue,
   F_INDIRECT_DESC,
+  FEATURES_OK,
   guestMemory,
   kick,
   parseRecord,
@@ -91,6 +94,7 @@ interface Outcome {
   used: { id: number; length: number } | null;
   requests: RequestRecord[];
   effects: number;
+  room: number; // writable bytes before the status
 }
 
 /** Offers header, data and status as one chain and lets the host succeed. */
@@ -104,14 +108,19 @@ function submitChain(device: Disk, chain: Buffer[]): Outcome {
   device.queue.offer(device.queue.chain(chain));
   const { requests, effects } = kick(device.cage, 0);
   const used = device.queue.takeUsed();
-  return { status: device.memory.view.getUint8(STATUS), used, requests, effects };
+  const writable = chain.reduce((sum, { length, write }) => sum + (write ? length : 0), 0);
+  const status = device.memory.view.getUint8(STATUS);
+  return { status, used, requests, effects, room: writable - 1 };
 }
 
-/** The request never reached the host, and the driver got this status. */
+/**
+ * The request never reached the host, and the driver got this status. The used length counts the
+ * status byte only where nothing lies before it that was not written (§2.7.8.2).
+ */
 function answered(outcome: Outcome, status: number): void {
   assert.is(outcome.requests.length, 0);
   assert.is(outcome.status, status);
-  assert.is(outcome.used?.length, 1);
+  assert.is(outcome.used?.length, outcome.room === 0 ? 1 : 0);
   assert.is(outcome.effects & EFFECT_INCIDENT, EFFECT_INCIDENT);
 }
 
@@ -369,8 +378,8 @@ test('a read-only disk reads, and fails every kind of write', () => {
   assert.is(submit(device, BLK_T_IN, 0n, [into(512)]).status, BLK_S_OK);
   answered(submit(device, BLK_T_OUT, 0n, [outOf(512)]), BLK_S_IOERR);
   const segment = blkSegment(device.memory, SEGMENT, 0n, 8);
-  answered(submit(device, BLK_T_DISCARD, 0n, [segment]), BLK_S_IOERR);
-  answered(submit(device, BLK_T_WRITE_ZEROES, 0n, [segment]), BLK_S_IOERR);
+  answered(submit(device, BLK_T_DISCARD, 0n, [segment]), BLK_S_UNSUPP);
+  answered(submit(device, BLK_T_WRITE_ZEROES, 0n, [segment]), BLK_S_UNSUPP);
 });
 
 test('segments past the negotiated limits are errors, and fine if not negotiated', () => {
@@ -432,7 +441,7 @@ test('the host tells the driver of an error, and an unknown result is one', () =
     device.queue.offer(device.queue.chain(chain));
     kick(device.cage, 0, () => ({ result, bytes: 0 }));
     assert.is(device.memory.view.getUint8(STATUS), status);
-    assert.is(device.queue.takeUsed()?.length, 1);
+    assert.is(device.queue.takeUsed()?.length, 0);
   }
 });
 
@@ -442,6 +451,21 @@ test('a host that claims more bytes than the buffer holds is cut short', () => {
   device.queue.offer(device.queue.chain([header, into(512), blkStatus(device.memory, STATUS)]));
   kick(device.cage, 0, () => ({ result: 0, bytes: 0xffffffff }));
   assert.is(device.queue.takeUsed()?.length, 513);
+});
+
+test('the used length ends before the first byte that was not written', () => {
+  const device = disk();
+  const header = blkHeader(device.memory, HEADER, BLK_T_IN);
+  for (const bytes of [0, 1, 300, 511]) {
+    const chain = [header, into(512), blkStatus(device.memory, STATUS)];
+    device.queue.offer(device.queue.chain(chain));
+    kick(device.cage, 0, () => ({ result: RESULT_IOERR, bytes }));
+    assert.is(device.queue.takeUsed()?.length, bytes);
+    assert.is(device.memory.view.getUint8(STATUS), BLK_S_IOERR);
+  }
+  assert.is(submit(device, BLK_T_FLUSH, 0n, [into(64)]).used?.length, 0);
+  assert.is(submit(device, BLK_T_GET_ID, 0n, [into(64)]).used?.length, 20);
+  assert.is(submit(device, BLK_T_GET_ID, 0n, [into(20)]).used?.length, 21);
 });
 
 test('a completion of an unknown tag, or a second one, is counted and does nothing', () => {
@@ -573,6 +597,7 @@ test('a driver that can neither flush nor set the cache mode gets stable writes'
 test('a driver that sets the cache mode but cannot flush starts without a cache', () => {
   const device = disk({}, F_CONFIG_WCE);
   assert.is(device.driver.get(CONFIG_WRITEBACK, 1), 0);
+  assert.is(device.driver.get(REG.ConfigGeneration), 1, 'that is a change of the configuration');
   assert.is(syncOf(device), REQUEST_FLAG_SYNC);
 });
 
@@ -591,6 +616,17 @@ test('the cache mode takes one byte, 0 or 1, and only if negotiated', () => {
   assert.is(device.driver.get(CONFIG_WRITEBACK, 1), 1);
   const plain = disk({}, F_FLUSH);
   assert.is(plain.driver.set(CONFIG_WRITEBACK, 0, 1), EFFECT_INCIDENT);
+});
+
+test('the cache mode cannot be written before FEATURES_OK', () => {
+  const { driver } = blkDevice();
+  driver.set(REG.Status, ACKNOWLEDGE);
+  driver.set(REG.Status, ACKNOWLEDGE | DRIVER);
+  driver.acceptFeatures(driver.offeredFeatures());
+  assert.is(driver.set(CONFIG_WRITEBACK, 0, 1), EFFECT_INCIDENT);
+  assert.is(driver.get(CONFIG_WRITEBACK, 1), 1);
+  driver.addStatus(FEATURES_OK);
+  assert.is(driver.set(CONFIG_WRITEBACK, 0, 1), 0);
 });
 
 test('a header changed after the kick changes nothing', () => {
