@@ -88,5 +88,5 @@ export async function capture(
     fixedBlocks,
   };
   const found = hunt(modules, mutant.target, seed, limitSeconds);
-  return found.by ? found : runTests(wasm);
+  return found.by || process.env.NO_TESTS ? found : runTests(wasm);
 }

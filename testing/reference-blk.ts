@@ -138,7 +138,7 @@ function judge(request: Request): Verdict {
   if (type === 1) return judgeWrite(request, sector);
   if (type === 4) {
     const job = { kind: abi.REQUEST_KIND_BLK_FLUSH, offset: 0n, length: 0, flags: 0, ranges: [] };
-    return { job, payload: 0 };
+    return { job, payload: request.inBytes }; // none is asked for, and none will be written
   }
   if (type === 8) return giveId(request);
   if (type === 11) return judgeDiscard(request);
@@ -213,7 +213,6 @@ function commandOf(
   maxSectors: number,
 ): Command | Verdict {
   const { device, disk, readable, inBytes, outBytes } = request;
-  if (disk.readOnly) return MALFORMED;
   if (!device.has(feature)) return UNSUPPORTED;
   if (inBytes !== 0 || outBytes !== COMMAND_BYTES) return MALFORMED;
   const bytes = bytesOf(device.ram, readable, HEADER_BYTES, COMMAND_BYTES);
@@ -264,9 +263,11 @@ function serve(disk: Disk, device: VirtioModel, queue: number, head: number, cha
     return;
   }
   if (verdict.incident !== undefined) device.ledger.blame(verdict.incident);
-  writeStatus(device, queue, head, status, verdict.status, verdict.written);
+  writeStatus(device, queue, head, status, verdict.status, verdict.written, inBytes);
 }
 
+// The used length is a run of written bytes from the first writable one (§2.7.8.2): the status ends
+// it where all the data before it is there.
 function writeStatus(
   device: VirtioModel,
   queue: number,
@@ -274,18 +275,24 @@ function writeStatus(
   address: bigint,
   status: number,
   written: number,
+  dataBytes: number,
 ): void {
   const stored = storeBytes(device.ram, address, Uint8Array.of(status));
   if (!stored) device.ledger.blame(abi.INCIDENT_MEMORY);
-  device.giveBack(queue, head, stored ? written + 1 : 0);
+  const run = written === dataBytes ? written + 1 : written;
+  device.giveBack(queue, head, stored ? run : 0);
 }
 
 function writeConfig(device: VirtioModel, offset: number, width: number, value: number): boolean {
   const mode = value % 256;
   if (offset !== WRITEBACK || width !== 1 || mode > 1 || !device.has(CONFIG_WCE)) return false;
-  if (device.now.writeback !== mode) device.now.configGeneration += 1; // §2.5.2
-  device.now.writeback = mode;
+  changeMode(device, mode);
   return true;
+}
+
+function changeMode(device: VirtioModel, mode: number): void {
+  if (device.now.writeback !== mode) device.now.configGeneration += 1; // §4.2.2.1
+  device.now.writeback = mode;
 }
 
 /** The device type, from the configuration that init() takes. */
@@ -301,7 +308,7 @@ export function blkType(config: Uint8Array): DeviceType {
     finish(device, queue, head, flight: Flight, result, written) {
       const known = [OK, IOERR, UNSUPP].includes(result);
       const address = flight.status as bigint;
-      writeStatus(device, queue, head, address, known ? result : IOERR, written);
+      writeStatus(device, queue, head, address, known ? result : IOERR, written, flight.payload);
     },
     writeConfig,
     restart(device) {
@@ -309,7 +316,7 @@ export function blkType(config: Uint8Array): DeviceType {
     },
     agreed(device) {
       // A driver that could not flush starts without a cache (§5.2.5.2).
-      if (device.has(CONFIG_WCE) && !device.has(FLUSH)) device.now.writeback = 0;
+      if (device.has(CONFIG_WCE) && !device.has(FLUSH)) changeMode(device, 0);
     },
   };
 }

@@ -3,6 +3,7 @@
 import { INCIDENT_REGISTER, INCIDENT_WIDTH, VIRTIO_VENDOR_ID } from '../assembly/abi.ts';
 import type { VirtioModel } from './reference-transport.ts';
 
+const FEATURES_OK = 8;
 const CONFIG = 0x100; // where the configuration space begins
 const ALL_ONES = 0xffffffff;
 
@@ -104,7 +105,9 @@ export function writeRegister(
   if (!allowed(offset, width)) {
     device.ledger.blame(INCIDENT_WIDTH);
   } else if (offset >= CONFIG) {
-    const taken = device.type.writeConfig(device, offset - CONFIG, width, value);
+    // No field is written before the features are agreed on (§3.1.1, step 4).
+    const agreed = (device.now.status & FEATURES_OK) !== 0;
+    const taken = agreed && device.type.writeConfig(device, offset - CONFIG, width, value);
     if (!taken) device.ledger.blame(INCIDENT_REGISTER);
   } else {
     const register = WRITABLE.get(offset);

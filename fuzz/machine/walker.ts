@@ -54,11 +54,13 @@ let usedNext: u32 = 0;
 let eventIdx: bool = false;
 let isBlk: bool = false;
 let fenced: bool = false;
+let asked: bool = false; // for a kick, and has not looked again since
 
 let head: u32 = 0;
 let completing: bool = false; // the request comes from the table of heads, not from a walk
 let statusAddress: u64 = 0;
-let written: u32 = 0; // bytes into the chain's writable part, the host's included
+let written: u32 = 0; // data bytes from the chain's first writable one on, the host's included
+let room: u64 = 0; // as many come before the status byte
 let statusRefused: bool = false;
 let writeRefused: bool = false;
 
@@ -138,6 +140,7 @@ function lookAtQueue(index: u32): bool {
   eventIdx = (load<u64>(VIRTIO_FEATURES) & EVENT_IDX) != 0;
   isBlk = load<u32>(KIND) == KIND_BLK;
   fenced = false;
+  asked = false;
   return true;
 }
 
@@ -163,7 +166,8 @@ export function expectCompletion(tag: u32, result: u32, bytes: u32): void {
   completing = true;
   head = which;
   statusAddress = load<u64>(entry);
-  written = min<u32>(bytes, load<u32>(entry, 8));
+  room = load<u32>(entry, 8);
+  written = min<u32>(bytes, <u32>room);
   if (!isBlk && result != 0) written = 0;
   statusRefused = false;
   writeRefused = false;
@@ -181,7 +185,10 @@ export function endCall(request: bool): void {
     else checkRecord();
     return;
   }
-  if (stage == BETWEEN) return;
+  if (stage == BETWEEN) {
+    if (asked) violate(RULE_FENCE, 0, 1);
+    return;
+  }
   if ((load<u32>(VIRTIO_STATUS) & NEEDS_RESET) == 0) violate(RULE_LOST, head, stage);
 }
 
@@ -193,7 +200,11 @@ export function guestLoad16(address: u64): i32 {
   traceAccess(3, address, at, 2, allowed);
   const value: i32 = allowed ? load<u16>(at) : -1;
   if (stage == BETWEEN) {
-    if (address == availRing + 2) return value;
+    if (address == availRing + 2) {
+      if (asked && !fenced) violate(RULE_FENCE, address, 0);
+      asked = false;
+      return value;
+    }
     if (address == availRing + 4 + (<u64>(availNext & (size - 1)) << 1)) {
       takeHead(value);
       return value;
@@ -248,6 +259,8 @@ export function guestStore16(address: u64, value: u32): u32 {
   traceAccess(4, address, at, 2, allowed);
   if (stage == BETWEEN && eventIdx && address == usedRing + 4 + (<u64>size << 3)) {
     if ((value & 0xffff) != availNext) violate(RULE_STORE, address, value);
+    fenced = false;
+    asked = allowed;
   } else if (stage == ELEMENT_DONE && address == usedRing + 2) {
     usedNext = (usedNext + 1) & 0xffff;
     if ((value & 0xffff) != usedNext) violate(RULE_STORE, address, value);
@@ -388,7 +401,7 @@ function isStatus(address: u64, length: u32, allowed: bool): bool {
     statusAddress = addressOf(count - 1) + lengthOf(count - 1) - 1;
   }
   if (address != statusAddress) return false;
-  written++;
+  if (!completing) room = writableBytes - 1;
   statusRefused = !allowed;
   stage = STATUS_DONE;
   return true;
@@ -404,10 +417,13 @@ function writeElement(address: u64, from: u32, length: u32, allowed: bool): void
   const id = load<u32>(from);
   const claimed = load<u32>(from, 4);
   if (id != head || !outstanding(queue, head)) violate(RULE_USED_HEAD, id, head);
-  // A write that was refused may be left out of the account, and what came before it with it.
+  // The status belongs to the length only where all data before it was written (§2.7.8.2). A write
+  // that was refused may be left out of the account, and what came before it with it.
+  const whole = stage == STATUS_DONE && isBlk && written == room;
+  const expected = whole ? written + 1 : written;
   const partly = writeRefused || statusRefused;
-  if (claimed != written && !(partly && claimed < written)) {
-    violate(RULE_USED_LENGTH, claimed, written);
+  if (claimed != expected && !(partly && claimed < expected)) {
+    violate(RULE_USED_LENGTH, claimed, expected);
   }
   setOutstanding(queue, head, 0);
   stage = allowed ? ELEMENT_DONE : OVER;
