@@ -62,8 +62,9 @@ class Instrumenter {
       ['local', '$cov-condition', 'i32'],
       ['local', '$cov-address', 'i32'],
     ];
-    const body = func.splice(start).map((node) => this.visit(node));
-    const entry = this.count('entry', '', body);
+    const code = func.splice(start);
+    const entry = this.count('entry', '', code);
+    const body = code.map((node) => this.visit(node));
     func.push(...this.locals, entry, ...body);
   }
 
@@ -117,8 +118,9 @@ class Instrumenter {
 
   private visitLoop(node: Node[]): Node {
     const at = node.findIndex((child, index) => index > 0 && isCode(child));
-    const body = node.slice(at).map((child) => this.visit(child));
-    return [...node.slice(0, at), this.count('loop', '', body), ...body];
+    const code = node.slice(at);
+    const round = this.count('loop', '', code);
+    return [...node.slice(0, at), round, ...code.map((child) => this.visit(child))];
   }
 
   /** Counts which way the last operand of a br_if or select goes. */

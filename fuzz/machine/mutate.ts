@@ -199,7 +199,7 @@ function newVirtio(at: usize): void {
       return;
     }
     case 14: {
-      const bytes = oneIn(8) ? bits() : random(8) << 4;
+      const bytes = oneIn(8) ? bits() : oneIn(3) ? random(132) : random(8) << 4;
       put(at, OP_TABLE, random(16), random(16), bytes, 0);
       return;
     }
