@@ -1,4 +1,4 @@
-// The seam to the core: host/core.ts, guest memory accessors and the Cage class.
+// The seam to the core: host/core.ts and host/cage.ts, guest memory accessors and the Cage class.
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import {
@@ -19,19 +19,14 @@ import {
   STATE_BYTES,
   VALID,
 } from '../assembly/abi.ts';
-import { Cage, INCIDENT_NAMES, recordBytes } from '../host/core.ts';
+import { INCIDENT_NAMES, recordBytes } from '../host/cage.ts';
+import { Cage } from '../host/core.ts';
 import { FaradayError } from '../host/errors.ts';
 import { GuestMemory } from '../host/guest-memory.ts';
-import {
-  BLK_T_IN,
-  blkHeader,
-  blkStatus,
-  DATA,
-  guestMemory,
-  kick,
-  REG,
-  VirtioDriver,
-} from './driver.ts';
+import { BLK_T_IN, blkHeader, blkStatus } from '../testing/block.ts';
+import { Driver, REG } from '../testing/driver.ts';
+import { DATA, guestMemory } from '../testing/queue.ts';
+import { kick } from '../testing/requests.ts';
 import { blkDevice, portDevice } from './fixtures.ts';
 
 const GIB = 2 ** 30;
@@ -183,7 +178,7 @@ bigTest('a guest with more than 3 GiB has its rings and requests above 4 GiB', (
   const memory = new GuestMemory(BIG as ArrayBuffer);
   const { cage } = blkDevice({}, memory);
   // The driver writes through offsets, the device reads through addresses, 1 GiB higher.
-  const driver = new VirtioDriver(cage, memory);
+  const driver = new Driver(cage, memory);
   const queue = driver.bringUp();
   const HIGH = 4 * GIB;
   const offset = (address: number) => memory.offsetOf(address, 1);

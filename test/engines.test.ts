@@ -5,13 +5,16 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as abi from '../assembly/abi.ts';
 import { AccessLog } from '../host/access-log.ts';
-import { Cage, encodeBlkConfig, encodeRngConfig } from '../host/core.ts';
+import { Cage } from '../host/core.ts';
+import { encodeBlkConfig, encodeRngConfig } from '../host/device-config.ts';
 import { GuestMemory } from '../host/guest-memory.ts';
 import * as native from '../host/shim.ts';
-import { type DriverQueue, parseRecord, REG, VirtioDriver } from './driver.ts';
+import { Driver, REG } from '../testing/driver.ts';
+import type { DriverQueue } from '../testing/queue.ts';
+import { type Random, randomFrom } from '../testing/random.ts';
+import { parseRecord } from '../testing/requests.ts';
 import { CAPACITY_SECTORS } from './fixtures.ts';
 import { nasty, offerNearlyRight, spoilRings } from './hostile.ts';
-import { type Random, randomFrom } from './random.ts';
 import { overrun, spin } from './traps.ts';
 
 const SEED = Number(process.env.SEED ?? 20240229);
@@ -21,7 +24,7 @@ const RAM_BYTES = 0x100000;
 const LOG_BYTES = 64 * 2 ** 20; // a trap by the step budget comes after 32 MiB of accesses
 const TRAP = -1;
 
-/** Writes both engines' guest RAM at once: all that test/driver.ts needs of a guest's memory. */
+/** Writes both engines' guest RAM at once: all that testing/driver.ts needs of a guest's memory. */
 class TwinView extends DataView<ArrayBuffer> {
   readonly #other: DataView;
 
@@ -254,7 +257,7 @@ function bringUp(session: Session): void {
       pair.call(`write(${offset}, ${width}, ${value})`, (cage) => cage.write(offset, width, value)),
     value: () => pair.v8.value(),
   };
-  const driver = new VirtioDriver(both as unknown as Cage, pair.twin);
+  const driver = new Driver(both as unknown as Cage, pair.twin);
   const queueSize = 1 << (2 + pair.random(4));
   const features = pair.random(2) ? undefined : BigInt(pair.random(4)) << 28n;
   driver.bringUp({ queueSize, queueCount: 1 + pair.random(2), features });

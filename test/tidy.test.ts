@@ -78,7 +78,7 @@ test('every source opens with a comment that says what it is', () => {
 });
 
 test('no source has a type that checks nothing', () => {
-  const typed = matching(/^(host|test|bench|tools)\/.*\.ts$/);
+  const typed = matching(/^(host|testing|test|bench|tools)\/.*\.ts$/);
   const nothing = new RegExp(`(: |<|as )an${'y'}([;,)>\\]=|]|$)`);
   assert.equal(
     offenders(typed, (line) => nothing.test(line)),
@@ -121,7 +121,7 @@ test('protocol files of the core name their specification', () => {
 });
 
 test('one door: only host/core.ts loads the .wasm, only host/shim.ts the .node file', () => {
-  const host = matching(/^host\/.*\.ts$/);
+  const host = matching(/^(host|testing)\/.*\.ts$/);
   const loads = (what: string) => host.filter((file) => read(file).includes(what));
   assert.equal(loads('core.wasm'), ['host/core.ts']);
   assert.equal(loads('faraday.node'), ['host/shim.ts']);

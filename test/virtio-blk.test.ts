@@ -27,7 +27,9 @@ import {
   RESULT_IOERR,
   RESULT_UNSUPPORTED,
 } from '../assembly/abi.ts';
-import { type BlkConfig, Cage, encodeBlkConfig, type IncidentName } from '../host/core.ts';
+import type { IncidentName } from '../host/cage.ts';
+import { Cage } from '../host/core.ts';
+import { type BlkConfig, encodeBlkConfig } from '../host/device-config.ts';
 import {
   BLK_S_IOERR,
   BLK_S_OK,
@@ -38,21 +40,14 @@ import {
   BLK_T_IN,
   BLK_T_OUT,
   BLK_T_WRITE_ZEROES,
-  type Buffer,
   blkHeader,
   blkSegment,
   blkStatus,
-  DATA,
-  DESC_F_NEXT,
-  type DriverQueue,
-  F_INDIRECT_DESC,
-  guestMemory,
-  kick,
-  parseRecord,
-  REG,
-  type RequestRecord,
   STATUS_UNTOUCHED,
-} from './driver.ts';
+} from '../testing/block.ts';
+import { F_INDIRECT_DESC, REG } from '../testing/driver.ts';
+import { type Buffer, DATA, DESC_F_NEXT, type DriverQueue, guestMemory } from '../testing/queue.ts';
+import { kick, parseRecord, type RequestRecord } from '../testing/requests.ts';
 import { blkDevice, CAPACITY_SECTORS, type Fixture } from './fixtures.ts';
 
 const HEADER = DATA;

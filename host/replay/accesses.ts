@@ -1,6 +1,7 @@
-// A recorded call's accesses to guest memory: the entries of host/shim.ts, ACCESS_ENTRY_*.
+// A recorded call's accesses to guest memory: the entries of host/access-entry.ts, ACCESS_ENTRY_*.
+
+import * as entry from '../access-entry.ts';
 import type { AccessKind } from '../guest-memory.ts';
-import * as native from '../shim.ts';
 import { Malformed } from './format.ts';
 
 export interface Access {
@@ -12,11 +13,11 @@ export interface Access {
 }
 
 const KINDS: Record<number, AccessKind> = {
-  [native.ACCESS_READ]: 'read',
-  [native.ACCESS_WRITE]: 'write',
-  [native.ACCESS_LOAD16]: 'load16',
-  [native.ACCESS_STORE16]: 'store16',
-  [native.ACCESS_FENCE]: 'fence',
+  [entry.ACCESS_READ]: 'read',
+  [entry.ACCESS_WRITE]: 'write',
+  [entry.ACCESS_LOAD16]: 'load16',
+  [entry.ACCESS_STORE16]: 'store16',
+  [entry.ACCESS_FENCE]: 'fence',
 };
 
 /** Takes entries apart. Throws Malformed: they may come from a file. */
@@ -25,17 +26,17 @@ export function parseAccesses(bytes: Uint8Array): Access[] {
   const accesses: Access[] = [];
   let at = 0;
   while (at < bytes.length) {
-    if (bytes.length - at < native.ACCESS_ENTRY_BYTES) throw new Malformed('half an access');
-    const number = view.getUint32(at + native.ACCESS_ENTRY_KIND, true);
-    const length = view.getUint32(at + native.ACCESS_ENTRY_LENGTH, true);
-    const address = view.getBigUint64(at + native.ACCESS_ENTRY_ADDRESS, true);
-    const kind = KINDS[number & ~native.ACCESS_REFUSED];
+    if (bytes.length - at < entry.ACCESS_ENTRY_BYTES) throw new Malformed('half an access');
+    const number = view.getUint32(at + entry.ACCESS_ENTRY_KIND, true);
+    const length = view.getUint32(at + entry.ACCESS_ENTRY_LENGTH, true);
+    const address = view.getBigUint64(at + entry.ACCESS_ENTRY_ADDRESS, true);
+    const kind = KINDS[number & ~entry.ACCESS_REFUSED];
     if (!kind) throw new Malformed('an access of no known kind');
     if ((kind === 'load16' || kind === 'store16') && length !== 2) {
       throw new Malformed('a 16-bit access of another width');
     }
-    const allowed = (number & native.ACCESS_REFUSED) === 0;
-    at += native.ACCESS_ENTRY_BYTES;
+    const allowed = (number & entry.ACCESS_REFUSED) === 0;
+    at += entry.ACCESS_ENTRY_BYTES;
     const end = at + (allowed ? length : 0);
     if (end > bytes.length) throw new Malformed('an access without its data');
     accesses.push({ kind, allowed, address, length, data: bytes.subarray(at, end) });
