@@ -25,6 +25,7 @@ export const INCIDENT_NAMES = [
   'features',
 ] as const;
 
+/** What a guest did wrong, by the name of its counter (docs/abi.md, 'Incidents'). */
 export type IncidentName = (typeof INCIDENT_NAMES)[number];
 
 /** The exports of one instance of the core (docs/abi.md). Numbers are u32 both ways. */
@@ -76,8 +77,13 @@ export function recordBytes(cage: DataView): number {
   );
 }
 
-/** One device in one instance of the core. Every call that runs it returns effect bits. */
+/**
+ * One device in one instance of the core. Every call that runs it returns effect bits
+ * (abi.EFFECT_*) and throws a WebAssembly.RuntimeError where the core traps: then restart().
+ * Offsets of registers are relative to the device's base; widths are in bytes.
+ */
 export class Cage {
+  /** abi.KIND_*. */
   readonly kind: number;
   readonly #config: Uint8Array;
   readonly #core: CoreExports;
@@ -120,6 +126,7 @@ export class Cage {
     return this.#core.read(offset, width);
   }
 
+  /** Writes a register of `width` bytes; more than 32 bits of value do not reach the core. */
   write(offset: number, width: number, value: number): number {
     return this.#core.write(offset, width, value);
   }

@@ -1,24 +1,43 @@
 // What a device is configured with, and the bytes of it that init() takes (docs/abi.md).
 import * as abi from '../assembly/abi.ts';
 
+/** A virtio-blk device (virtio 1.2 §5.2.4); the default of an option comes last. */
 export interface BlkConfig {
-  capacityBytes: number; // a multiple of 512
+  /** A multiple of 512. */
+  capacityBytes: number;
+  /** The driver may not write: VIRTIO_BLK_F_RO. */
   readOnly: boolean;
-  id: string; // at most 20 bytes of ASCII are shown to the guest
-  queueCount?: number; // 1
-  queueSize?: number; // 256
-  segMax?: number; // data segments in one request: queue size - 2
-  sizeMax?: number; // bytes in one segment; 0: no limit
-  blockSize?: number; // 512
-  physicalBlockExp?: number; // log2 of logical blocks in a physical one
-  alignmentOffset?: number; // logical blocks
-  minIoSize?: number; // blocks
-  optIoSize?: number; // blocks
-  writeback?: boolean; // true
-  discard?: boolean; // true; never offered by a read-only device
-  writeZeroes?: boolean; // true; likewise
+  /** At most 20 bytes of ASCII are shown to the guest. */
+  id: string;
+  /** Queues, 1 to 8; 1. */
+  queueCount?: number;
+  /** Descriptors in a queue at most, a power of two from 4 to 256; 256. */
+  queueSize?: number;
+  /** Data segments in one request; the queue's size less 2. */
+  segMax?: number;
+  /** Bytes in one segment, at least 512; 0, which is no limit. */
+  sizeMax?: number;
+  /** Bytes in a logical block, a power of two from 512 to 4096; 512. */
+  blockSize?: number;
+  /** The logical blocks in a physical one, as a power of two; 0. */
+  physicalBlockExp?: number;
+  /** Logical blocks before the first aligned one; 0. */
+  alignmentOffset?: number;
+  /** The least I/O size advised, in logical blocks; 0. */
+  minIoSize?: number;
+  /** The best I/O size, in logical blocks; 0. */
+  optIoSize?: number;
+  /** The write cache is on from the start; true. */
+  writeback?: boolean;
+  /** Offer VIRTIO_BLK_F_DISCARD, unless read-only; true. */
+  discard?: boolean;
+  /** Offer VIRTIO_BLK_F_WRITE_ZEROES, unless read-only; true. */
+  writeZeroes?: boolean;
+  /** Sectors in one discard; 0x3ffff8. */
   maxDiscardSectors?: number;
-  discardAlignment?: number; // sectors
+  /** Sectors to which discards had best be aligned; 8. */
+  discardAlignment?: number;
+  /** Sectors in one write zeroes; 0x20000, which is 64 MiB. */
   maxWriteZeroesSectors?: number;
 }
 

@@ -5,6 +5,8 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import type { VcpuRegisters } from './boot/image.ts';
 
+export * from './access-format.ts';
+
 export interface NativeError extends Error {
   code: string;
   errno: number;

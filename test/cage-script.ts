@@ -11,7 +11,7 @@ import { encodeBlkConfig, encodeRngConfig } from '../host/device-config.ts';
 import type { GuestMemory } from '../host/guest-memory.ts';
 import { BLK_T_IN, BLK_T_OUT, blkHeader, blkStatus } from '../testing/block.ts';
 import { DRIVER_OK, Driver, F_INDIRECT_DESC, REG } from '../testing/driver.ts';
-import { type Buffer as DriverBuffer, DriverQueue } from '../testing/queue.ts';
+import { DriverQueue, type GuestBuffer } from '../testing/queue.ts';
 
 export const RAM_BYTES = 0x100000;
 export const SECTORS = 64;
@@ -170,7 +170,7 @@ export class Guest {
   }
 
   /** Puts a chain on the ring and rings the doorbell. */
-  request(queue: DriverQueue, chain: DriverBuffer[]): void {
+  request(queue: DriverQueue, chain: GuestBuffer[]): void {
     queue.offer(queue.chain(chain));
     this.serve();
   }

@@ -26,7 +26,7 @@ import {
   DESC_F_INDIRECT,
   DESC_F_NEXT,
   type DriverQueue,
-  type Buffer as Part,
+  type GuestBuffer as Part,
   QUEUE_AREA,
 } from '../testing/queue.ts';
 import { type Guest, QUEUE_SIZE, SECTORS } from './cage-script.ts';

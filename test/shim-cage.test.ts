@@ -14,7 +14,6 @@ import {
   RNG_CONFIG_BYTES,
   VALID,
 } from '../assembly/abi.ts';
-import * as entry from '../host/access-entry.ts';
 import { Cage } from '../host/core.ts';
 import { encodeRngConfig } from '../host/device-config.ts';
 import { FaradayError } from '../host/errors.ts';
@@ -136,10 +135,10 @@ test('the log holds each access with its bytes, refused ones without', () => {
   cage.notify(0);
   const entries = log.takeAccesses();
   const view = new DataView(entries.buffer);
-  assert.is(view.getUint32(entry.ACCESS_ENTRY_KIND, true), entry.ACCESS_LOAD16);
-  assert.is(view.getUint32(entry.ACCESS_ENTRY_LENGTH, true), 2);
-  assert.is(view.getBigUint64(entry.ACCESS_ENTRY_ADDRESS, true), BigInt(queue.availRing + 2));
-  assert.is(view.getUint16(entry.ACCESS_ENTRY_BYTES, true), 9);
+  assert.is(view.getUint32(native.ACCESS_ENTRY_KIND, true), native.ACCESS_LOAD16);
+  assert.is(view.getUint32(native.ACCESS_ENTRY_LENGTH, true), 2);
+  assert.is(view.getBigUint64(native.ACCESS_ENTRY_ADDRESS, true), BigInt(queue.availRing + 2));
+  assert.is(view.getUint16(native.ACCESS_ENTRY_BYTES, true), 9);
   assert.is(log.takeAccesses().length, 0, 'taken once');
   log.logAccesses(0);
   cage.notify(0);

@@ -121,10 +121,23 @@ test('protocol files of the core name their specification', () => {
 });
 
 test('one door: only host/core.ts loads the .wasm, only host/shim.ts the .node file', () => {
-  const host = matching(/^(host|testing)\/.*\.ts$/);
+  const host = matching(/^host\/.*\.ts$/);
   const loads = (what: string) => host.filter((file) => read(file).includes(what));
   assert.equal(loads('core.wasm'), ['host/core.ts']);
   assert.equal(loads('faraday.node'), ['host/shim.ts']);
+});
+
+test('host/ loads nothing of testing/, where only node.ts names Node', () => {
+  const inHost = matching(/^host\/.*\.ts$/);
+  assert.equal(
+    offenders(inHost, (line) => /from '[./]*\/testing\//.test(line)),
+    [],
+  );
+  const inTesting = matching(/^testing\/.*\.ts$/).filter((file) => file !== 'testing/node.ts');
+  assert.equal(
+    offenders(inTesting, (line) => line.includes("'node:")),
+    [],
+  );
 });
 
 test('only host/cli, host/main.ts and host/log.ts print, and none exits the process', () => {

@@ -31,6 +31,16 @@ import type { IncidentName } from '../host/cage.ts';
 import { Cage } from '../host/core.ts';
 import { type BlkConfig, encodeBlkConfig } from '../host/device-config.ts';
 import {
+  BLK_F_BLK_SIZE,
+  BLK_F_CONFIG_WCE,
+  BLK_F_DISCARD,
+  BLK_F_FLUSH,
+  BLK_F_MQ,
+  BLK_F_RO,
+  BLK_F_SEG_MAX,
+  BLK_F_SIZE_MAX,
+  BLK_F_TOPOLOGY,
+  BLK_F_WRITE_ZEROES,
   BLK_S_IOERR,
   BLK_S_OK,
   BLK_S_UNSUPP,
@@ -46,7 +56,13 @@ import {
   STATUS_UNTOUCHED,
 } from '../testing/block.ts';
 import { F_INDIRECT_DESC, REG } from '../testing/driver.ts';
-import { type Buffer, DATA, DESC_F_NEXT, type DriverQueue, guestMemory } from '../testing/queue.ts';
+import {
+  DATA,
+  DESC_F_NEXT,
+  type DriverQueue,
+  type GuestBuffer,
+  guestMemory,
+} from '../testing/queue.ts';
 import { kick, parseRecord, type RequestRecord } from '../testing/requests.ts';
 import { blkDevice, CAPACITY_SECTORS, type Fixture } from './fixtures.ts';
 
@@ -56,16 +72,6 @@ const SEGMENT = DATA + 0x40;
 const PAYLOAD = DATA + 0x1000;
 const RAM_END = 0x100000;
 
-const F_SIZE_MAX = 1n << 1n;
-const F_SEG_MAX = 1n << 2n;
-const F_RO = 1n << 5n;
-const F_BLK_SIZE = 1n << 6n;
-const F_FLUSH = 1n << 9n;
-const F_TOPOLOGY = 1n << 10n;
-const F_CONFIG_WCE = 1n << 11n;
-const F_MQ = 1n << 12n;
-const F_DISCARD = 1n << 13n;
-const F_WRITE_ZEROES = 1n << 14n;
 const CONFIG_WRITEBACK = REG.Config + 32;
 
 interface Disk extends Fixture {
@@ -89,12 +95,12 @@ interface Outcome {
 }
 
 /** Offers header, data and status as one chain and lets the host succeed. */
-function submit(device: Disk, type: number, sector: bigint, data: Buffer[]): Outcome {
+function submit(device: Disk, type: number, sector: bigint, data: GuestBuffer[]): Outcome {
   const header = blkHeader(device.memory, HEADER, type, sector);
   return submitChain(device, [header, ...data, blkStatus(device.memory, STATUS)]);
 }
 
-function submitChain(device: Disk, chain: Buffer[]): Outcome {
+function submitChain(device: Disk, chain: GuestBuffer[]): Outcome {
   device.memory.view.setUint8(STATUS, STATUS_UNTOUCHED);
   device.queue.offer(device.queue.chain(chain));
   const { requests, effects } = kick(device.cage, 0);
@@ -110,12 +116,15 @@ function answered(outcome: Outcome, status: number): void {
   assert.is(outcome.effects & EFFECT_INCIDENT, EFFECT_INCIDENT);
 }
 
-const into = (length: number, address: number | bigint = PAYLOAD): Buffer => ({
+const into = (length: number, address: number | bigint = PAYLOAD): GuestBuffer => ({
   address,
   length,
   write: true,
 });
-const outOf = (length: number, address: number | bigint = PAYLOAD): Buffer => ({ address, length });
+const outOf = (length: number, address: number | bigint = PAYLOAD): GuestBuffer => ({
+  address,
+  length,
+});
 
 // --- Good requests ------------------------------------------------------------------------------
 
@@ -371,7 +380,7 @@ test('a read-only disk reads, and fails every kind of write', () => {
 test('segments past the negotiated limits are errors, and fine if not negotiated', () => {
   const limits = { segMax: 2, sizeMax: 1024, queueSize: 16 };
   const three = [into(512), into(512), into(512)];
-  const strict = disk(limits, F_SEG_MAX | F_SIZE_MAX);
+  const strict = disk(limits, BLK_F_SEG_MAX | BLK_F_SIZE_MAX);
   answered(submit(strict, BLK_T_IN, 0n, three), BLK_S_IOERR);
   answered(submit(strict, BLK_T_OUT, 0n, [outOf(1536)]), BLK_S_IOERR);
   assert.is(submit(strict, BLK_T_IN, 0n, [into(1024), into(512)]).status, BLK_S_OK);
@@ -385,7 +394,7 @@ test('segments past the negotiated limits are errors, and fine if not negotiated
 test('a chain without a status byte comes back with length 0', () => {
   const device = disk();
   const header = blkHeader(device.memory, HEADER, BLK_T_FLUSH);
-  const chains: [Buffer[], IncidentName][] = [
+  const chains: [GuestBuffer[], IncidentName][] = [
     [[header], 'request'],
     [[header, outOf(512)], 'request'],
     [[header, into(512), into(0, STATUS)], 'request'], // status length 0
@@ -458,14 +467,17 @@ test('a completion of an unknown tag, or a second one, is counted and does nothi
 // --- Features and configuration -----------------------------------------------------------------
 
 test('features follow the configuration', () => {
-  const always = F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY | F_CONFIG_WCE;
+  const always = BLK_F_SEG_MAX | BLK_F_BLK_SIZE | BLK_F_FLUSH | BLK_F_TOPOLOGY | BLK_F_CONFIG_WCE;
   const device = (config: Partial<BlkConfig>) =>
     blkDevice(config).driver.offeredFeatures() & 0xffffffn;
-  assert.is(device({}), always | F_DISCARD | F_WRITE_ZEROES);
+  assert.is(device({}), always | BLK_F_DISCARD | BLK_F_WRITE_ZEROES);
   assert.is(device({ discard: false, writeZeroes: false }), always);
-  assert.is(device({ readOnly: true }), always | F_RO);
-  assert.is(device({ sizeMax: 65536 }), always | F_DISCARD | F_WRITE_ZEROES | F_SIZE_MAX);
-  assert.is(device({ queueCount: 4 }), always | F_DISCARD | F_WRITE_ZEROES | F_MQ);
+  assert.is(device({ readOnly: true }), always | BLK_F_RO);
+  assert.is(
+    device({ sizeMax: 65536 }),
+    always | BLK_F_DISCARD | BLK_F_WRITE_ZEROES | BLK_F_SIZE_MAX,
+  );
+  assert.is(device({ queueCount: 4 }), always | BLK_F_DISCARD | BLK_F_WRITE_ZEROES | BLK_F_MQ);
 });
 
 test('the configuration space has every field at its place', () => {
@@ -562,11 +574,11 @@ test('the driver can turn the write cache off and on, and writes follow', () => 
 
 test('a driver that can neither flush nor set the cache mode gets stable writes', () => {
   assert.is(syncOf(disk({}, 0n)), REQUEST_FLAG_SYNC);
-  assert.is(syncOf(disk({}, F_FLUSH)), 0);
+  assert.is(syncOf(disk({}, BLK_F_FLUSH)), 0);
 });
 
 test('a driver that sets the cache mode but cannot flush starts without a cache', () => {
-  const device = disk({}, F_CONFIG_WCE);
+  const device = disk({}, BLK_F_CONFIG_WCE);
   assert.is(device.driver.get(CONFIG_WRITEBACK, 1), 0);
   assert.is(syncOf(device), REQUEST_FLAG_SYNC);
 });
@@ -584,7 +596,7 @@ test('the cache mode takes one byte, 0 or 1, and only if negotiated', () => {
   assert.is(device.driver.set(CONFIG_WRITEBACK, 2, 1), EFFECT_INCIDENT);
   assert.is(device.driver.set(CONFIG_WRITEBACK, 0, 4), EFFECT_INCIDENT);
   assert.is(device.driver.get(CONFIG_WRITEBACK, 1), 1);
-  const plain = disk({}, F_FLUSH);
+  const plain = disk({}, BLK_F_FLUSH);
   assert.is(plain.driver.set(CONFIG_WRITEBACK, 0, 1), EFFECT_INCIDENT);
 });
 

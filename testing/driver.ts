@@ -4,7 +4,7 @@ import type { Cage } from '../host/cage.ts';
 import type { GuestMemory } from '../host/guest-memory.ts';
 import { DriverQueue } from './queue.ts';
 
-/** Register offsets, by their name in the spec. */
+/** Offsets of the virtio-mmio registers in bytes, by their names in §4.2.2. */
 export const REG = {
   MagicValue: 0x000,
   Version: 0x004,
@@ -38,28 +38,41 @@ export const REG = {
   Config: 0x100,
 } as const;
 
+/** Bits of the device status (§2.1). */
 export const ACKNOWLEDGE = 1;
 export const DRIVER = 2;
 export const DRIVER_OK = 4;
 export const FEATURES_OK = 8;
 export const DEVICE_NEEDS_RESET = 0x40;
 export const FAILED = 0x80;
+/** The status of a device that its driver has brought up. */
 export const RUNNING = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
 
+/** Feature bits of every device here (§6): VIRTIO_F_*, VIRTIO_RING_F_*. */
 export const F_INDIRECT_DESC = 1n << 28n;
 export const F_EVENT_IDX = 1n << 29n;
 export const F_VERSION_1 = 1n << 32n;
 
+/** How a driver sets its device up. */
 export interface BringUpOptions {
-  queueCount?: number; // 1
-  queueSize?: number; // 16
-  features?: bigint; // accepted on top of VERSION_1; all that are offered by default
+  /** Queues to enable, from number 0 on; 1 by default. */
+  queueCount?: number;
+  /** Descriptors in each, a power of two up to the device's QueueNumMax; 16 by default. */
+  queueSize?: number;
+  /** Bits to accept on top of F_VERSION_1; by default all that the device offers. */
+  features?: bigint;
 }
 
-/** A virtio-mmio driver and the device it drives. */
+/**
+ * A virtio-mmio driver and the device it drives. It does what it is told in any order, so that a
+ * test may do things wrong; a device that trapped throws a WebAssembly.RuntimeError.
+ */
 export class Driver {
+  /** The device. */
   readonly cage: Cage;
+  /** The memory that both reach, where queues are put. */
   readonly memory: GuestMemory;
+  /** What bringUp() enabled, by number. */
   queues: DriverQueue[] = [];
 
   constructor(cage: Cage, memory: GuestMemory) {
@@ -67,12 +80,13 @@ export class Driver {
     this.memory = memory;
   }
 
+  /** Reads a register (REG) of `width` bytes; returns its low 32 bits, zero-extended. */
   get(register: number, width = 4): number {
     this.cage.read(register, width);
     return this.cage.value();
   }
 
-  /** Returns the effects. */
+  /** Writes a register of `width` bytes. Returns the effects (abi.EFFECT_*, effectNames()). */
   set(register: number, value: number, width = 4): number {
     return this.cage.write(register, width, value);
   }
@@ -83,6 +97,7 @@ export class Driver {
     return this.get(REG.Status);
   }
 
+  /** All 64 feature bits that the device offers (§2.2). */
   offeredFeatures(): bigint {
     this.set(REG.DeviceFeaturesSel, 0);
     const low = BigInt(this.get(REG.DeviceFeatures));
@@ -90,6 +105,7 @@ export class Driver {
     return low | (BigInt(this.get(REG.DeviceFeatures)) << 32n);
   }
 
+  /** Writes the driver's 64 feature bits; FEATURES_OK, which seals them, is another step. */
   acceptFeatures(features: bigint): void {
     this.set(REG.DriverFeaturesSel, 0);
     this.set(REG.DriverFeatures, Number(features & 0xffffffffn));
@@ -97,7 +113,10 @@ export class Driver {
     this.set(REG.DriverFeatures, Number(features >> 32n));
   }
 
-  /** Reset to FEATURES_OK; returns the status. */
+  /**
+   * §3.1.1, steps 1 to 6: reset to FEATURES_OK, with F_VERSION_1 and `features` or all that are
+   * offered. Returns the status, which lacks FEATURES_OK where the device refused.
+   */
   negotiate(features?: bigint): number {
     this.set(REG.Status, 0);
     this.addStatus(ACKNOWLEDGE);
@@ -107,7 +126,7 @@ export class Driver {
     return this.addStatus(FEATURES_OK);
   }
 
-  /** Writes a queue's size and addresses, but not QueueReady. */
+  /** Writes a queue's size and addresses (§4.2.3.2), but not QueueReady. */
   configureQueue(queue: DriverQueue): void {
     this.set(REG.QueueSel, queue.index);
     this.set(REG.QueueNum, queue.size);
@@ -119,7 +138,7 @@ export class Driver {
     this.set(REG.QueueDeviceHigh, 0);
   }
 
-  /** The whole of §3.1.1; returns the first queue. */
+  /** The whole of §3.1.1, up to DRIVER_OK; returns queue 0. It does not look at the status. */
   bringUp(options: BringUpOptions = {}): DriverQueue {
     this.negotiate(options.features);
     this.queues = [];

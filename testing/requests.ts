@@ -16,17 +16,25 @@ import {
 } from '../assembly/abi.ts';
 import type { Cage } from '../host/cage.ts';
 
+/** What a device asks its host to do (docs/abi.md, 'Requests'). */
 export interface RequestRecord {
+  /** abi.REQUEST_KIND_*; see requestKindName(). */
   kind: number;
+  /** To be given back to Cage.complete(). */
   tag: number;
+  /** Bytes from the disk's start. */
   offset: bigint;
+  /** Bytes in all: of the ranges, or of the disk where there are none. */
   length: bigint;
+  /** abi.REQUEST_FLAG_*. */
   flags: number;
+  /** The guest memory to be read or written, in order: guest-physical address, bytes. */
   ranges: { address: bigint; length: number }[];
-  bytes: Uint8Array; // of a CONSOLE_OUT record
+  /** The console's output in a CONSOLE_OUT record; no meaning in another. */
+  bytes: Uint8Array;
 }
 
-/** Takes a record apart (abi.ts, 'request record'). */
+/** Takes apart what Cage.record() returns; its `bytes` stay a view of that. */
 export function parseRecord(record: Uint8Array): RequestRecord {
   const view = new DataView(record.buffer, record.byteOffset, record.byteLength);
   const rangeCount = view.getUint32(REQUEST_RANGE_COUNT, true);
@@ -49,15 +57,28 @@ export function parseRecord(record: Uint8Array): RequestRecord {
   };
 }
 
-/** What a host does with one request: its result and the bytes it wrote. */
-export type Executor = (request: RequestRecord) => { result: number; bytes: number };
+/** How a request went. */
+export interface RequestResult {
+  /** abi.RESULT_*. */
+  result: number;
+  /** Bytes written to guest memory, in order from the first range on. */
+  bytes: number;
+}
 
+/** What a host does with one request. */
+export type Executor = (request: RequestRecord) => RequestResult;
+
+/** Moves nothing, and claims that every range was written in full. */
 export const everythingSucceeds: Executor = (request) => ({
   result: RESULT_OK,
   bytes: request.ranges.reduce((sum, range) => sum + range.length, 0),
 });
 
-/** Rings the doorbell and plays the host until the queue is empty. Returns all effects seen. */
+/**
+ * Rings the doorbell of a queue and plays the host until its device wants no more: fetches each
+ * request, has it executed, completes it at once. Returns all effects seen (abi.EFFECT_*), and the
+ * requests in their order.
+ */
 export function kick(
   cage: Cage,
   queue: number,

@@ -18,7 +18,6 @@ import {
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as abi from '../assembly/abi.ts';
-import * as access from '../host/access-entry.ts';
 import * as image from '../host/boot/image-format.ts';
 import { ROLE_CONSOLE, ROLE_IO, ROLE_START, ROLE_VCPU } from '../host/confine/roles.ts';
 import * as cell from '../host/engine/cell-protocol.ts';
@@ -103,7 +102,6 @@ export function abiHeader(): string {
     macros('ABI_', abi),
     '\n',
     macros('SHIM_', seam),
-    macros('SHIM_', access),
     '\n',
     macros('IMAGE_', image),
     '\n',

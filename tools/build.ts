@@ -1,4 +1,5 @@
-// npm run build: the core, the shim, the guest's init and the bundle, each when its inputs changed.
+// npm run build: the core, the shim, the guest's init, the bundle and the library for tests, each
+// when its inputs changed.
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { FaradayError } from '../host/errors.ts';
@@ -6,6 +7,7 @@ import { buildBundle } from './build-bundle.ts';
 import { buildCore } from './build-core.ts';
 import { buildGuest } from './build-guest.ts';
 import { buildShim } from './build-shim.ts';
+import { buildTesting } from './build-testing.ts';
 import { REPOSITORY } from './cache.ts';
 import { withLock } from './lock.mjs';
 import { step } from './progress.mjs';
@@ -18,6 +20,7 @@ const BUILDERS: Record<StepName, () => Promise<unknown>> = {
   shim: buildShim,
   guest: async () => buildGuest(),
   bundle: buildBundle,
+  testing: buildTesting,
 };
 
 /** Brings every output up to date. Throws a FaradayError with the failing tool's output. */

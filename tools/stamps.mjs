@@ -16,7 +16,7 @@ import { fileURLToPath } from 'node:url';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const stampsPath = join(root, 'build/stamps.json');
 
-/** @typedef {'core' | 'shim' | 'guest' | 'bundle'} StepName */
+/** @typedef {'core' | 'shim' | 'guest' | 'bundle' | 'testing'} StepName */
 
 /**
  * Inputs are files and whole folders.
@@ -39,7 +39,7 @@ export const STEPS = {
       'asconfig.json',
       'tools/build-core.ts',
       'host/shim.ts',
-      'host/access-entry.ts',
+      'host/access-format.ts',
       'host/boot/image-format.ts',
       'host/engine/cell-protocol.ts',
       'host/confine',
@@ -61,6 +61,24 @@ export const STEPS = {
     ],
     output: 'build/faraday.cjs',
     also: ['build/faraday.cjs.cache'],
+  },
+  testing: {
+    inputs: [
+      'testing',
+      'host',
+      'assembly',
+      'asconfig.json',
+      'tsconfig.json',
+      'package-lock.json',
+      'tools/build-core.ts',
+      'tools/build-testing.ts',
+    ],
+    output: 'build/testing/index.js',
+    also: [
+      'build/testing/node.js',
+      'build/testing/core.wasm',
+      'build/testing/types/testing/index.d.ts',
+    ],
   },
 };
 

@@ -1,7 +1,8 @@
-// An access of a cage to guest memory, as the logs of both engines hold it: this entry, then the
-// bytes that were moved, unless it was refused. The build makes C macros of these numbers, as of
-// those of host/shim.ts; they are a file of their own for what runs in a browser.
+// The layout of a logged access, in a file of its own that runs anywhere: the addon's module does
+// not. The build makes C macros of these numbers too, as part of host/shim.ts.
 
+// An access of a cage to guest memory, as a log holds it: this entry, then the bytes that were
+// moved, unless it was refused.
 export const ACCESS_ENTRY_KIND = 0; // u32, ACCESS_*, with ACCESS_REFUSED where it was
 export const ACCESS_ENTRY_LENGTH = 4; // u32
 export const ACCESS_ENTRY_ADDRESS = 8; // u64, guest-physical
