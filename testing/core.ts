@@ -118,11 +118,11 @@ function checkBlkOptions(options: BlkOptions): void {
 }
 
 /**
- * Compiles the core of `source`, or of what that resolves to: loadCore(fetch(url)). Without one: the
- * release build that this package holds, read from its files in Node, fetched from beside this
- * module in a browser. Rejects with a FaradayError 'host'
- * where the module cannot be had, 'bad-usage' where the source is nothing of the kind, and with a
- * WebAssembly.CompileError where the bytes are no module.
+ * Compiles the core of `source`, or of what that resolves to: loadCore(fetch(url)). Without one it
+ * is the release build that this package holds: read from its files in Node, fetched from beside
+ * this module in a browser. Rejects with a FaradayError 'host' where the module cannot be had,
+ * 'bad-usage' where the source is nothing of the kind, and with a WebAssembly.CompileError where
+ * the bytes are no module.
  */
 export async function loadCore(source?: CoreSource | PromiseLike<CoreSource>): Promise<Core> {
   return new Core(await compile((await source) ?? new URL('./core.wasm', import.meta.url)));

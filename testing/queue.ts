@@ -107,7 +107,7 @@ export class DriverQueue {
     return head;
   }
 
-  /** Builds the chain in a table at `table`, behind one descriptor (§2.7.5.3); returns its head. */
+  /** Builds the chain in a table at `table` behind one descriptor (§2.7.5.3); returns its head. */
   indirectChain(buffers: GuestBuffer[], table: number): number {
     for (const [position, buffer] of buffers.entries()) {
       const last = position === buffers.length - 1;
