@@ -215,6 +215,10 @@ test('a core that cannot be had is one clear line', async () => {
   const unreachable = new URL('http://127.0.0.1:1/core.wasm');
   assert.match(await failure(loadCore(unreachable)), /^host: the core: cannot get http:/);
   assert.match(await failure(loadCore(new Uint8Array(8))), /^CompileError/);
+  assert.match(
+    await failure(loadCore(pathToFileURL(join(REPOSITORY, 'LICENSE')))),
+    /^CompileError/,
+  );
   const path = 'core.wasm' as unknown as URL;
   assert.match(await failure(loadCore(path)), /^bad-usage: source is "core.wasm": give a URL, /);
 });
