@@ -5,16 +5,10 @@
 import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { EFFECT_REQUEST, TAG_GENERATION_MASK, TAG_GENERATION_SHIFT } from '../assembly/abi.ts';
-import {
-  BLK_T_IN,
-  blkHeader,
-  blkStatus,
-  DATA,
-  type DriverQueue,
-  REG,
-  RUNNING,
-} from '../test/driver.ts';
 import { blkDevice, type Fixture } from '../test/fixtures.ts';
+import { BLK_T_IN, blkHeader, blkStatus } from '../testing/block.ts';
+import { REG, RUNNING } from '../testing/driver.ts';
+import { DATA, type DriverQueue } from '../testing/queue.ts';
 
 const QUEUE_SIZE = 256;
 const BLOCK = 4096;

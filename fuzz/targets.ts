@@ -1,7 +1,7 @@
 // What there is to fuzz among the devices: each target is a kind of device in a few configurations
 // (variants), brought up as far as its programs expect it.
 import * as abi from '../assembly/abi.ts';
-import { encodeBlkConfig, encodeRngConfig } from '../host/core.ts';
+import { encodeBlkConfig, encodeRngConfig } from '../host/device-config.ts';
 import {
   AVAIL_RING,
   QUEUE_AREA,

@@ -7,6 +7,7 @@ const HOLE_START = 3 * GIB; // RAM below it sits at its own offset in the buffer
 const HOLE_END = 4 * GIB; // RAM from here on sits HOLE_END - HOLE_START lower
 const REFUSED = 1;
 
+/** What an accessor did: copied in, copied out, a 16-bit load-acquire or store-release, a fence. */
 export type AccessKind = 'read' | 'write' | 'load16' | 'store16' | 'fence';
 
 /** Sees every access of every cage on this memory: `allowed` says whether it was carried out. */
@@ -23,14 +24,18 @@ export type AccessObserver = (
  * cage's memory, because no buffer that Node takes from outside is larger than 4 GiB.
  */
 export class GuestMemory {
-  readonly view: DataView; // the first window
+  /** The first window; all of a small guest's RAM, by guest-physical address. */
+  readonly view: DataView;
+  /** Is told of every access before it happens. */
   observer: AccessObserver | null = null;
-  log: AccessLog | null = null; // takes every access with the bytes it moved
+  /** Takes every access with the bytes it moved. */
+  log: AccessLog | null = null;
   readonly #views: DataView[];
   readonly #stride: number;
   readonly #lowEnd: number;
   readonly #highEnd: number;
 
+  /** Takes RAM as one buffer, or as overlapping windows `strideBytes` apart. */
   constructor(memory: ArrayBuffer | readonly ArrayBuffer[], strideBytes = 2 ** 52) {
     const windows = memory instanceof ArrayBuffer ? [memory] : memory;
     this.#views = windows.map((window) => new DataView(window));

@@ -13,7 +13,7 @@ import {
   UNKNOWN,
 } from '../host/confine/cell-policy.ts';
 import { syscallName, syscallNumber } from '../host/confine/syscalls.ts';
-import { randomFrom } from './random.ts';
+import { randomFrom } from '../testing/random.ts';
 
 const SEED = 7;
 const NUMBERS_TRIED = 600;

@@ -5,20 +5,13 @@
 // after, which must come out right.
 import * as assert from 'node:assert/strict';
 import * as abi from '../assembly/abi.ts';
-import { type Cage, encodeBlkConfig, encodeRngConfig, INCIDENT_NAMES } from '../host/core.ts';
+import { INCIDENT_NAMES } from '../host/cage.ts';
+import type { Cage } from '../host/core.ts';
+import { encodeBlkConfig, encodeRngConfig } from '../host/device-config.ts';
 import type { GuestMemory } from '../host/guest-memory.ts';
-import {
-  BLK_T_IN,
-  BLK_T_OUT,
-  blkHeader,
-  blkStatus,
-  DRIVER_OK,
-  type Buffer as DriverBuffer,
-  DriverQueue,
-  F_INDIRECT_DESC,
-  REG,
-  VirtioDriver,
-} from './driver.ts';
+import { BLK_T_IN, BLK_T_OUT, blkHeader, blkStatus } from '../testing/block.ts';
+import { DRIVER_OK, Driver, F_INDIRECT_DESC, REG } from '../testing/driver.ts';
+import { DriverQueue, type GuestBuffer } from '../testing/queue.ts';
 
 export const RAM_BYTES = 0x100000;
 export const SECTORS = 64;
@@ -158,8 +151,8 @@ export class Guest {
     return queue;
   }
 
-  #driver(device: number): VirtioDriver {
-    return new VirtioDriver(registers(this.#lines, device) as unknown as Cage, this.memory);
+  #driver(device: number): Driver {
+    return new Driver(registers(this.#lines, device) as unknown as Cage, this.memory);
   }
 
   // --- The attacked device ----------------------------------------------------------------------
@@ -177,7 +170,7 @@ export class Guest {
   }
 
   /** Puts a chain on the ring and rings the doorbell. */
-  request(queue: DriverQueue, chain: DriverBuffer[]): void {
+  request(queue: DriverQueue, chain: GuestBuffer[]): void {
     queue.offer(queue.chain(chain));
     this.serve();
   }

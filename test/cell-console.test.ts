@@ -4,6 +4,7 @@ import { closeSync, openSync, readdirSync, readFileSync, writeFileSync } from 'n
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { COMMAND_STOP } from '../host/engine/cell-protocol.ts';
+import { randomFrom } from '../testing/random.ts';
 import { le } from './bare-metal.ts';
 import {
   bareImage,
@@ -18,7 +19,6 @@ import {
   within,
 } from './cell-guest.ts';
 import { COM1, type Code } from './machine-code.ts';
-import { randomFrom } from './random.ts';
 
 const ECHO_BYTES = 100 * 1024;
 const BOOT_TIMER = 0x3f0;

@@ -3,20 +3,13 @@
 // Virtio 1.2 §2.7, §3.1.1, §4.2.2, §5.2.6.
 import { closeSync, openSync, writeFileSync } from 'node:fs';
 import type { BytesSegment, DiskDevice } from '../host/boot/image.ts';
+import { ACKNOWLEDGE, DRIVER, FEATURES_OK, REG, RUNNING } from '../testing/driver.ts';
+import { DESC_F_NEXT, DESC_F_WRITE } from '../testing/queue.ts';
+import { randomFrom } from '../testing/random.ts';
 import { le } from './bare-metal.ts';
 import { scratchPath } from './cell-guest.ts';
-import {
-  ACKNOWLEDGE,
-  DESC_F_NEXT,
-  DESC_F_WRITE,
-  DRIVER,
-  FEATURES_OK,
-  REG,
-  RUNNING,
-} from './driver.ts';
 import type { Code } from './machine-code.ts';
 import { diskDevice } from './machine-image.ts';
-import { randomFrom } from './random.ts';
 
 export const WINDOW = 0xd0000000;
 export const DESCRIPTORS = 0x50000;

@@ -13,8 +13,8 @@ import type { CellListener, CellProcess } from '../host/engine/cell-process.ts';
 import * as protocol from '../host/engine/cell-protocol.ts';
 import { CRASH_REGISTERS, toRunResult } from '../host/engine/cell-report.ts';
 import { FaradayError } from '../host/errors.ts';
+import { randomFrom } from '../testing/random.ts';
 import { diskDevice, machineImage } from './machine-image.ts';
-import { randomFrom } from './random.ts';
 
 const ROUNDS = 3000;
 

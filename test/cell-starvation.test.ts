@@ -5,6 +5,8 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { VirtioDevice } from '../host/boot/image.ts';
 import * as protocol from '../host/engine/cell-protocol.ts';
+import { REG } from '../testing/driver.ts';
+import { DESC_F_WRITE } from '../testing/queue.ts';
 import { le } from './bare-metal.ts';
 import {
   awaitUsed,
@@ -24,7 +26,6 @@ import {
   WINDOW,
 } from './cell-disk.ts';
 import { bareImage, causeOf, cellTest, type Ended, startSpawned } from './cell-guest.ts';
-import { DESC_F_WRITE, REG } from './driver.ts';
 import { COM1, type Code } from './machine-code.ts';
 
 const MIB = 2 ** 20;

@@ -5,6 +5,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as protocol from '../host/engine/cell-protocol.ts';
 import { EXIT_IO_READ, EXIT_IO_WRITE, EXIT_MMIO_READ, EXIT_MMIO_WRITE } from '../host/shim.ts';
+import { randomFrom } from '../testing/random.ts';
 import {
   bareImage,
   causeOf,
@@ -16,7 +17,6 @@ import {
   within,
 } from './cell-guest.ts';
 import { COM1, type Code, POWER_OFF_PORT } from './machine-code.ts';
-import { randomFrom } from './random.ts';
 
 const SEED = 20;
 const WINDOW = 0xd0000000;

@@ -16,6 +16,8 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { MachineImage } from '../host/boot/image.ts';
 import * as protocol from '../host/engine/cell-protocol.ts';
+import { REG } from '../testing/driver.ts';
+import { DESC_F_NEXT, DESC_F_WRITE } from '../testing/queue.ts';
 import { findCommand } from '../tools/command.ts';
 import { kvmTest, le, protectedMode } from './bare-metal.ts';
 import {
@@ -45,7 +47,6 @@ import {
   startSpawned,
   within,
 } from './cell-guest.ts';
-import { DESC_F_NEXT, DESC_F_WRITE, REG } from './driver.ts';
 import { COM1, type Code } from './machine-code.ts';
 import { ONLY_IN_BOOTS, readTrace, strace, Usage } from './syscall-trace.ts';
 

@@ -15,16 +15,10 @@ import {
   STATE_BYTES,
   VALID,
 } from '../assembly/abi.ts';
-import {
-  BLK_T_FLUSH,
-  blkHeader,
-  blkStatus,
-  DATA,
-  parseRecord,
-  REG,
-  RUNNING,
-  VirtioDriver,
-} from './driver.ts';
+import { BLK_T_FLUSH, blkHeader, blkStatus } from '../testing/block.ts';
+import { Driver, REG, RUNNING } from '../testing/driver.ts';
+import { DATA } from '../testing/queue.ts';
+import { parseRecord } from '../testing/requests.ts';
 import { blkDevice, patched, portDevice, rngDevice } from './fixtures.ts';
 
 // Addresses in the state region, as assembly/layout.ts has them.
@@ -65,7 +59,7 @@ test('a request in flight completes in the restored device', () => {
   other.cage.complete(tag, 0, 0);
   assert.equal(queue.takeUsed(), { id: 0, length: 1 });
   assert.is(memory.view.getUint8(DATA + 16), 0);
-  const driver = new VirtioDriver(other.cage, memory);
+  const driver = new Driver(other.cage, memory);
   assert.is(driver.get(REG.Status), RUNNING);
 });
 

@@ -1,4 +1,5 @@
-// The seam to the core: host/core.ts, guest memory accessors and the Cage class.
+// The seam to the core: host/core.ts and host/cage.ts, guest memory accessors and the Cage class.
+import binaryen from 'assemblyscript/binaryen';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import {
@@ -19,19 +20,14 @@ import {
   STATE_BYTES,
   VALID,
 } from '../assembly/abi.ts';
-import { Cage, INCIDENT_NAMES, recordBytes } from '../host/core.ts';
+import { Cage as AnyCage, INCIDENT_NAMES, linkCore, recordBytes } from '../host/cage.ts';
+import { Cage, coreBytes, coreModule, replaceCore } from '../host/core.ts';
 import { FaradayError } from '../host/errors.ts';
 import { GuestMemory } from '../host/guest-memory.ts';
-import {
-  BLK_T_IN,
-  blkHeader,
-  blkStatus,
-  DATA,
-  guestMemory,
-  kick,
-  REG,
-  VirtioDriver,
-} from './driver.ts';
+import { BLK_T_IN, blkHeader, blkStatus } from '../testing/block.ts';
+import { Driver, REG } from '../testing/driver.ts';
+import { DATA, guestMemory } from '../testing/queue.ts';
+import { kick } from '../testing/requests.ts';
 import { blkDevice, portDevice } from './fixtures.ts';
 
 const GIB = 2 ** 30;
@@ -183,7 +179,7 @@ bigTest('a guest with more than 3 GiB has its rings and requests above 4 GiB', (
   const memory = new GuestMemory(BIG as ArrayBuffer);
   const { cage } = blkDevice({}, memory);
   // The driver writes through offsets, the device reads through addresses, 1 GiB higher.
-  const driver = new VirtioDriver(cage, memory);
+  const driver = new Driver(cage, memory);
   const queue = driver.bringUp();
   const HIGH = 4 * GIB;
   const offset = (address: number) => memory.offsetOf(address, 1);
@@ -218,6 +214,44 @@ test('a device of no known kind is refused', () => {
     const make = () => new Cage(kind, guestMemory(0));
     assert.throws(make, (error: FaradayError) => error instanceof FaradayError);
   }
+});
+
+/** A module with the core's face, whose init() copies 8 guest bytes to `destination`. */
+function copyingModule(destination: number, pages: number): Uint8Array<ArrayBuffer> {
+  const module = binaryen.parseText(`(module
+    (import "guest" "read" (func $read (param i64 i32 i32) (result i32)))
+    (memory (export "memory") ${pages} ${pages})
+    (func (export "init") (param i32) (result i32)
+      (call $read (i64.const 0) (i32.const ${destination}) (i32.const 8))))`);
+  return new Uint8Array(module.emitBinary());
+}
+
+test('memory behind the cage, as an instrumented core has it, is none of the cage', () => {
+  const link = (destination: number, pages: number) =>
+    linkCore(new WebAssembly.Module(copyingModule(destination, pages)), guestMemory(4096));
+  assert.is(link(CAGE_MEMORY_BYTES - 8, 3).init(0), VALID);
+  assert.is.not(link(CAGE_MEMORY_BYTES - 7, 3).init(0), VALID);
+  const core = link(0, 3);
+  const cage = new AnyCage(0, core);
+  const behind = new Uint8Array(core.memory.buffer, CAGE_MEMORY_BYTES);
+  behind.fill(1);
+  cage.restart();
+  assert.ok(
+    behind.every((byte) => byte === 1),
+    'a restart keeps what was counted',
+  );
+});
+
+test('another build of the core takes the place of the one that was built', () => {
+  const built = coreBytes();
+  replaceCore(copyingModule(0, 2));
+  assert.equal(
+    WebAssembly.Module.imports(coreModule()).map(({ name }) => name),
+    ['read'],
+  );
+  assert.is.not(coreBytes(), built);
+  replaceCore(built);
+  assert.is(WebAssembly.Module.imports(coreModule()).length, 5);
 });
 
 test('cages do not share anything', () => {

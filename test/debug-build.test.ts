@@ -10,9 +10,10 @@ import { type Imports, instantiateSync } from '@assemblyscript/loader';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as abi from '../assembly/abi.ts';
-import { encodeBlkConfig, encodeRngConfig } from '../host/core.ts';
-import { guestMemory, REG, RUNNING } from './driver.ts';
-import { type Random, randomFrom } from './random.ts';
+import { encodeBlkConfig, encodeRngConfig } from '../host/device-config.ts';
+import { REG, RUNNING } from '../testing/driver.ts';
+import { guestMemory } from '../testing/queue.ts';
+import { type Random, randomFrom } from '../testing/random.ts';
 
 const SEED = Number(process.env.SEED ?? 20240229);
 const ACTIONS = 5_000;

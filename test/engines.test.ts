@@ -5,13 +5,16 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as abi from '../assembly/abi.ts';
 import { AccessLog } from '../host/access-log.ts';
-import { Cage, encodeBlkConfig, encodeRngConfig } from '../host/core.ts';
+import { Cage } from '../host/core.ts';
+import { encodeBlkConfig, encodeRngConfig } from '../host/device-config.ts';
 import { GuestMemory } from '../host/guest-memory.ts';
 import * as native from '../host/shim.ts';
-import { type DriverQueue, parseRecord, REG, VirtioDriver } from './driver.ts';
+import { Driver, REG } from '../testing/driver.ts';
+import type { DriverQueue } from '../testing/queue.ts';
+import { type Random, randomFrom } from '../testing/random.ts';
+import { parseRecord } from '../testing/requests.ts';
 import { CAPACITY_SECTORS } from './fixtures.ts';
 import { nasty, offerNearlyRight, spoilRings } from './hostile.ts';
-import { type Random, randomFrom } from './random.ts';
 import { overrun, spin } from './traps.ts';
 import { TwinView } from './twin-view.ts';
 
@@ -225,7 +228,7 @@ function bringUp(session: Session): void {
       pair.call(`write(${offset}, ${width}, ${value})`, (cage) => cage.write(offset, width, value)),
     value: () => pair.v8.value(),
   };
-  const driver = new VirtioDriver(both as unknown as Cage, pair.twin);
+  const driver = new Driver(both as unknown as Cage, pair.twin);
   const queueSize = 1 << (2 + pair.random(4));
   const features = pair.random(2) ? undefined : BigInt(pair.random(4)) << 28n;
   driver.bringUp({ queueSize, queueCount: 1 + pair.random(2), features });

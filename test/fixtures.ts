@@ -1,15 +1,17 @@
 // Devices for tests, in the configuration most tests want.
 import { KIND_VIRTIO_BLK, KIND_VIRTIO_RNG, STATE, STATE_BYTES } from '../assembly/abi.ts';
-import { type BlkConfig, Cage, encodeBlkConfig, encodeRngConfig } from '../host/core.ts';
+import { Cage } from '../host/core.ts';
+import { type BlkConfig, encodeBlkConfig, encodeRngConfig } from '../host/device-config.ts';
 import type { GuestMemory } from '../host/guest-memory.ts';
-import { guestMemory, VirtioDriver } from './driver.ts';
+import { Driver } from '../testing/driver.ts';
+import { guestMemory } from '../testing/queue.ts';
 
 export const CAPACITY_SECTORS = 2048;
 
 export interface Fixture {
   cage: Cage;
   memory: GuestMemory;
-  driver: VirtioDriver;
+  driver: Driver;
 }
 
 /** A disk of 1 MiB and the driver of a guest with 1 MiB of RAM. */
@@ -17,12 +19,12 @@ export function blkDevice(config: Partial<BlkConfig> = {}, memory = guestMemory(
   const complete = { capacityBytes: CAPACITY_SECTORS * 512, readOnly: false, id: 'disk0' };
   const bytes = encodeBlkConfig({ ...complete, ...config });
   const cage = new Cage(KIND_VIRTIO_BLK, memory, bytes);
-  return { cage, memory, driver: new VirtioDriver(cage, memory) };
+  return { cage, memory, driver: new Driver(cage, memory) };
 }
 
 export function rngDevice(queueSize = 16, memory = guestMemory()): Fixture {
   const cage = new Cage(KIND_VIRTIO_RNG, memory, encodeRngConfig({ queueSize }));
-  return { cage, memory, driver: new VirtioDriver(cage, memory) };
+  return { cage, memory, driver: new Driver(cage, memory) };
 }
 
 /** A device behind ports, which has no use for guest memory. */

@@ -16,9 +16,9 @@ import {
   VALID,
 } from '../assembly/abi.ts';
 import type { Cage } from '../host/core.ts';
-import { parseRecord } from './driver.ts';
+import { randomFrom } from '../testing/random.ts';
+import { parseRecord } from '../testing/requests.ts';
 import { portDevice } from './fixtures.ts';
-import { randomFrom } from './random.ts';
 
 const SEED = Number(process.env.SEED ?? 20240229);
 const ACTIONS = 20_000;

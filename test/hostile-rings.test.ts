@@ -11,19 +11,15 @@ import {
   REQUEST_KIND_BLK_OUT,
   VALID,
 } from '../assembly/abi.ts';
-import { type Cage, INCIDENT_NAMES } from '../host/core.ts';
+import { INCIDENT_NAMES } from '../host/cage.ts';
+import type { Cage } from '../host/core.ts';
 import type { GuestMemory } from '../host/guest-memory.ts';
-import {
-  type DriverQueue,
-  guestMemory,
-  parseRecord,
-  REG,
-  RUNNING,
-  type VirtioDriver,
-} from './driver.ts';
+import { type Driver, REG, RUNNING } from '../testing/driver.ts';
+import { type DriverQueue, guestMemory } from '../testing/queue.ts';
+import { type Random, randomFrom } from '../testing/random.ts';
+import { parseRecord } from '../testing/requests.ts';
 import { blkDevice, CAPACITY_SECTORS, rngDevice } from './fixtures.ts';
 import { nasty, nastyAddress, offerNearlyRight, RAM_BYTES, spoilRings } from './hostile.ts';
-import { type Random, randomFrom } from './random.ts';
 
 const SEED = Number(process.env.SEED ?? 20240229);
 const RUNS = 300;
@@ -33,7 +29,7 @@ const ACCESSES_PER_CALL_MAX = 200_000; // a queue of chains, each of as many des
 interface Session {
   cage: Cage;
   memory: GuestMemory;
-  driver: VirtioDriver;
+  driver: Driver;
   queues: DriverQueue[];
   inFlight: number[];
   accesses: number;

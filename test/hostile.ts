@@ -1,9 +1,10 @@
 // What a hostile driver writes into its rings: for tests that hold the core, or two engines of it,
 // to their word.
 import type { GuestMemory } from '../host/guest-memory.ts';
-import { BLK_T_IN, blkHeader, DATA, type DriverQueue } from './driver.ts';
+import { BLK_T_IN, blkHeader } from '../testing/block.ts';
+import { DATA, type DriverQueue } from '../testing/queue.ts';
+import type { Random } from '../testing/random.ts';
 import { CAPACITY_SECTORS } from './fixtures.ts';
-import type { Random } from './random.ts';
 
 export const RAM_BYTES = 0x80000;
 

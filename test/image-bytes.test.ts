@@ -8,7 +8,7 @@ import { ABI_VERSION, BLK_CONFIG_BYTES } from '../assembly/abi.ts';
 import { crc32 } from '../host/boot/crc32.ts';
 import type { MachineImage } from '../host/boot/image.ts';
 import { type ImageBytes, imageBeside, imageInside } from '../host/boot/image-bytes.ts';
-import { encodeBlkConfig } from '../host/core.ts';
+import { encodeBlkConfig } from '../host/device-config.ts';
 import { FaradayError } from '../host/errors.ts';
 import { writeImage } from '../host/write-image.ts';
 import { diskDevice, machineImage } from './machine-image.ts';

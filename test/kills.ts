@@ -1,7 +1,8 @@
 // Killing a run at any moment: scenarios in which a guest says what it has put on its disk for
 // good, host or cell is killed, and the disk is looked at afterwards. For suite and soak alike.
+
+import { randomFrom } from '../testing/random.ts';
 import type { Outcome, Scenario } from './lab/scenarios.ts';
-import { randomFrom } from './random.ts';
 import { IDLE_FOR_EVER, POWER_OFF, print, tinyKernel } from './tiny-kernel.ts';
 
 const LIMIT_SECONDS = 120;

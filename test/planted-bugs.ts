@@ -5,8 +5,7 @@
 // them troubles an honest driver, so that the other devices of the same core go on working. What
 // `good` and `bad` say of the attacked device is everything: what is not named there is 0.
 import * as abi from '../assembly/abi.ts';
-import { encodeBlkConfig } from '../host/core.ts';
-import { type Guest, QUEUE_SIZE, SECTORS } from './cage-script.ts';
+import { encodeBlkConfig } from '../host/device-config.ts';
 import {
   BLK_T_FLUSH,
   BLK_T_GET_ID,
@@ -14,18 +13,23 @@ import {
   BLK_T_OUT,
   blkHeader,
   blkStatus,
+} from '../testing/block.ts';
+import {
+  DEVICE_NEEDS_RESET,
+  F_INDIRECT_DESC,
+  F_VERSION_1,
+  REG,
+  RUNNING,
+} from '../testing/driver.ts';
+import {
   DATA,
   DESC_F_INDIRECT,
   DESC_F_NEXT,
-  DEVICE_NEEDS_RESET,
   type DriverQueue,
-  F_INDIRECT_DESC,
-  F_VERSION_1,
-  type Buffer as Part,
+  type GuestBuffer as Part,
   QUEUE_AREA,
-  REG,
-  RUNNING,
-} from './driver.ts';
+} from '../testing/queue.ts';
+import { type Guest, QUEUE_SIZE, SECTORS } from './cage-script.ts';
 import type { Edit } from './planted-core.ts';
 
 export interface PlantedBug {

@@ -7,26 +7,17 @@ import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as abi from '../assembly/abi.ts';
-import { Cage, encodeBlkConfig, encodeRngConfig } from '../host/core.ts';
+import { Cage } from '../host/core.ts';
+import { encodeBlkConfig, encodeRngConfig } from '../host/device-config.ts';
 import { GuestMemory } from '../host/guest-memory.ts';
+import { blkHeader, blkSegment, blkStatus } from '../testing/block.ts';
+import { Driver, F_EVENT_IDX, F_INDIRECT_DESC, REG, RUNNING } from '../testing/driver.ts';
+import { DATA, type GuestBuffer as DriverBuffer, type DriverQueue } from '../testing/queue.ts';
+import { type Random, randomFrom } from '../testing/random.ts';
 import { type ReferenceAnswer, ReferenceDevice } from '../testing/reference.ts';
-import {
-  blkHeader,
-  blkSegment,
-  blkStatus,
-  DATA,
-  type Buffer as DriverBuffer,
-  type DriverQueue,
-  F_EVENT_IDX,
-  F_INDIRECT_DESC,
-  parseRecord,
-  REG,
-  RUNNING,
-  VirtioDriver,
-} from './driver.ts';
+import { parseRecord } from '../testing/requests.ts';
 import { CAPACITY_SECTORS } from './fixtures.ts';
 import { nasty, nastyAddress, offerNearlyRight, RAM_BYTES, spoilRings } from './hostile.ts';
-import { type Random, randomFrom } from './random.ts';
 import { TwinView } from './twin-view.ts';
 
 const SEED = Number(process.env.SEED ?? 20240229);
@@ -148,7 +139,7 @@ class Pair {
 
 interface Session {
   pair: Pair;
-  driver: VirtioDriver;
+  driver: Driver;
   queueCount: number;
   queueSizeMax: number;
   queues: DriverQueue[];
@@ -400,7 +391,7 @@ function sessionOf(name: string, kind: number, config: Uint8Array): Session {
       return pair.twin.view;
     },
   };
-  const driver = new VirtioDriver(cage as unknown as Cage, memory as unknown as GuestMemory);
+  const driver = new Driver(cage as unknown as Cage, memory as unknown as GuestMemory);
   driver.set(REG.QueueSel, 0);
   const queueSizeMax = driver.get(REG.QueueNumMax);
   const queueCount = kind === abi.KIND_VIRTIO_BLK ? config[abi.BLK_CONFIG_QUEUE_COUNT] : 1;

@@ -19,7 +19,8 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { KIND_VIRTIO_RNG, PORT_RTC, PORT_SERIAL } from '../assembly/abi.ts';
 import type { MachineImage } from '../host/boot/image.ts';
-import { Cage, encodeRngConfig } from '../host/core.ts';
+import { Cage } from '../host/core.ts';
+import { encodeRngConfig } from '../host/device-config.ts';
 import { Bus, type Place } from '../host/engine/bus.ts';
 import type { Device } from '../host/engine/device.ts';
 import { serveQueue } from '../host/engine/serve-queue.ts';
@@ -28,10 +29,12 @@ import { GuestMemory } from '../host/guest-memory.ts';
 import type { ReplayEngine } from '../host/replay/engines.ts';
 import { openRecording, Recorder } from '../host/replay/recorder.ts';
 import { replay } from '../host/replay/replay.ts';
+import { Driver, REG } from '../testing/driver.ts';
+import { guestMemory } from '../testing/queue.ts';
+import { type Random, randomFrom } from '../testing/random.ts';
+import { parseRecord } from '../testing/requests.ts';
 import { kvmTest } from './bare-metal.ts';
-import { guestMemory, parseRecord, REG, VirtioDriver } from './driver.ts';
 import { nasty, offerNearlyRight, spoilRings } from './hostile.ts';
-import { type Random, randomFrom } from './random.ts';
 import { IDLE_FOR_EVER, MARKER, POWER_OFF, print, tinyKernel } from './tiny-kernel.ts';
 import { spin } from './traps.ts';
 
@@ -71,7 +74,7 @@ function recordedBus(path: string): { bus: Bus; recorder: Recorder; memory: Gues
 
 /** A hostile driver on one device, with rings that may lie over each other. */
 function drive(random: Random, device: Device, memory: GuestMemory, actions: number): void {
-  const driver = new VirtioDriver(device as unknown as Cage, memory);
+  const driver = new Driver(device as unknown as Cage, memory);
   for (let action = 0; action < actions; action++) {
     if (action % 400 === 0) {
       driver.bringUp({ queueSize: 16 });
@@ -164,7 +167,7 @@ test('a device that was restarted replays from a fresh cage', () => {
   const place = recorder.addDevice('rng', KIND_VIRTIO_RNG, config);
   for (let life = 0; life < 3; life++) {
     const cage = recorder.watch(place, new Cage(KIND_VIRTIO_RNG, memory, config));
-    new VirtioDriver(cage as unknown as Cage, memory).bringUp();
+    new Driver(cage as unknown as Cage, memory).bringUp();
     cage.fail();
   }
   recorder.finish();
@@ -196,7 +199,7 @@ test('a call that trapped when it was recorded and does not now is told, exit co
   const config = encodeRngConfig({ queueSize: 16 });
   const cage = new Cage(KIND_VIRTIO_RNG, memory, config);
   const watched = recorder.watch(recorder.addDevice('rng', KIND_VIRTIO_RNG, config), cage);
-  new VirtioDriver(watched as unknown as Cage, memory).bringUp();
+  new Driver(watched as unknown as Cage, memory).bringUp();
   const state = new Uint8Array(0x20000);
   state.set(cage.stateBytes(), 0x8000);
   spin(state, new Uint8Array(memory.view.buffer as ArrayBuffer));

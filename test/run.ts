@@ -11,6 +11,7 @@ import { REPOSITORY } from '../tools/cache.ts';
 import { DEATHS_LOG } from './lab/lab.ts';
 
 const DEFAULT_LIMIT_SECONDS = 180;
+const REPLACED_CORE = new URL('replaced-core.ts', import.meta.url).href;
 const TAIL_LINES = 60; // of a failed file's output
 
 interface TestFile {
@@ -88,7 +89,8 @@ function stop(pid: number): void {
 /** Runs one file. Resolves to its output and status; 'late' when it had to be stopped. */
 function execute(file: TestFile): Promise<{ output: string; status: number | 'late' }> {
   const announce = new URL('announce-skips.mjs', import.meta.url).href;
-  const args = ['--import', 'tsx', '--import', announce, join('test', file.name)];
+  const replaced = process.env.FARADAY_CORE_WASM ? ['--import', REPLACED_CORE] : [];
+  const args = ['--import', 'tsx', ...replaced, '--import', announce, join('test', file.name)];
   // Reading extra certificates costs every Node that the tests start.
   const env = { ...process.env, NO_COLOR: '1', FORCE_COLOR: '0', NODE_EXTRA_CA_CERTS: undefined };
   const child = spawn(process.execPath, args, {

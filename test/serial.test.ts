@@ -13,7 +13,7 @@ import {
   VALID,
 } from '../assembly/abi.ts';
 import type { Cage } from '../host/core.ts';
-import { parseRecord } from './driver.ts';
+import { parseRecord } from '../testing/requests.ts';
 import { patched, portDevice, readValue } from './fixtures.ts';
 
 const RBR = 0; // and THR

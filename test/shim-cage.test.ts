@@ -14,11 +14,13 @@ import {
   RNG_CONFIG_BYTES,
   VALID,
 } from '../assembly/abi.ts';
-import { Cage, encodeRngConfig } from '../host/core.ts';
+import { Cage } from '../host/core.ts';
+import { encodeRngConfig } from '../host/device-config.ts';
 import { FaradayError } from '../host/errors.ts';
 import * as native from '../host/shim.ts';
+import { Driver, REG } from '../testing/driver.ts';
+import { guestMemory } from '../testing/queue.ts';
 import { failureOf } from './bare-metal.ts';
-import { guestMemory, REG, VirtioDriver } from './driver.ts';
 import { overrun, spin } from './traps.ts';
 
 const MIB = 2 ** 20;
@@ -111,7 +113,7 @@ test('a cage keeps the memory it reaches alive', async () => {
     encodeRngConfig({ queueSize: 16 }),
   );
   await collectGarbage();
-  new VirtioDriver(cage, guestMemory(MIB)).bringUp();
+  new Driver(cage, guestMemory(MIB)).bringUp();
   cage.notify(0);
   assert.is(cage.counters().memory, 0, 'its rings are still RAM');
 });
@@ -126,7 +128,7 @@ test('the log holds each access with its bytes, refused ones without', () => {
   const memory = native.shim().createMemory(MIB);
   const cage = new Cage(KIND_VIRTIO_RNG, memory, encodeRngConfig({ queueSize: 16 }));
   const log = cage.native as native.NativeCage;
-  const driver = new VirtioDriver(cage, guestMemory(MIB));
+  const driver = new Driver(cage, guestMemory(MIB));
   const queue = driver.bringUp();
   log.logAccesses(4096);
   memory.loadBytes(Uint8Array.of(0, 0, 9, 0), queue.availRing);
@@ -148,7 +150,7 @@ test('a log that is too small says so once, and goes on', () => {
   const memory = native.shim().createMemory(MIB);
   const cage = new Cage(KIND_VIRTIO_RNG, memory, encodeRngConfig({ queueSize: 16 }));
   const log = cage.native as native.NativeCage;
-  new VirtioDriver(cage, guestMemory(MIB)).bringUp();
+  new Driver(cage, guestMemory(MIB)).bringUp();
   log.logAccesses(8);
   cage.notify(0);
   assert.is(
@@ -167,7 +169,7 @@ for (const [name, provoke] of Object.entries({ 'spins on': spin, 'leaves its mem
     const memoryBytes = new Uint8Array((cage.native as native.NativeCage).memory);
     const trap = (error: Error) => error instanceof WebAssembly.RuntimeError;
     for (let round = 0; round < 3; round++) {
-      new VirtioDriver(cage, guestMemory(MIB)).bringUp();
+      new Driver(cage, guestMemory(MIB)).bringUp();
       provoke(memoryBytes, new Uint8Array(memory.memory));
       assert.throws(() => cage.notify(0), trap);
       cage.restart();

@@ -78,7 +78,7 @@ test('every source opens with a comment that says what it is', () => {
 });
 
 test('no source has a type that checks nothing', () => {
-  const typed = matching(/^(host|test|bench|tools)\/.*\.ts$/);
+  const typed = matching(/^(host|testing|test|bench|tools)\/.*\.ts$/);
   const nothing = new RegExp(`(: |<|as )an${'y'}([;,)>\\]=|]|$)`);
   assert.equal(
     offenders(typed, (line) => nothing.test(line)),
@@ -125,6 +125,19 @@ test('one door: only host/core.ts loads the .wasm, only host/shim.ts the .node f
   const loads = (what: string) => host.filter((file) => read(file).includes(what));
   assert.equal(loads('core.wasm'), ['host/core.ts']);
   assert.equal(loads('faraday.node'), ['host/shim.ts']);
+});
+
+test('host/ loads nothing of testing/, where only node.ts names Node', () => {
+  const inHost = matching(/^host\/.*\.ts$/);
+  assert.equal(
+    offenders(inHost, (line) => /from '[./]*\/testing\//.test(line)),
+    [],
+  );
+  const inTesting = matching(/^testing\/.*\.ts$/).filter((file) => file !== 'testing/node.ts');
+  assert.equal(
+    offenders(inTesting, (line) => line.includes("'node:")),
+    [],
+  );
 });
 
 test('only host/cli, host/main.ts and host/log.ts print, and none exits the process', () => {

@@ -1,11 +1,11 @@
 // How tests bring a cage to trap. No sequence of calls does that; a queue's state is spoilt behind
 // the core's back, with a size that check() would refuse.
 import { STATE } from '../assembly/abi.ts';
-import { DESC_F_NEXT, DESC_F_WRITE, QUEUE_BASE } from './driver.ts';
+import { DESC_F_NEXT, DESC_F_WRITE, QUEUE_BASE } from '../testing/queue.ts';
 
 const QUEUE_SIZE_FIELD = STATE + 0x400 + 24; // of queue 0: assembly/layout.ts, assembly/virtq.ts
 const HUGE = 0xffff;
-const AVAIL_RING = QUEUE_BASE + 0x1000; // as test/driver.ts places them
+const AVAIL_RING = QUEUE_BASE + 0x1000; // as testing/queue.ts places them
 const SHORT = 20; // descriptors
 
 function view(bytes: Uint8Array): DataView {

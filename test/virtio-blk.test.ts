@@ -27,9 +27,10 @@ import {
   RESULT_IOERR,
   RESULT_UNSUPPORTED,
 } from '../assembly/abi.ts';
-import { type BlkConfig, Cage, encodeBlkConfig, type IncidentName } from '../host/core.ts';
+import type { IncidentName } from '../host/cage.ts';
+import { Cage } from '../host/core.ts';
+import { type BlkConfig, encodeBlkConfig } from '../host/device-config.ts';
 import {
-  ACKNOWLEDGE,
   BLK_S_IOERR,
   BLK_S_OK,
   BLK_S_UNSUPP,
@@ -39,23 +40,20 @@ import {
   BLK_T_IN,
   BLK_T_OUT,
   BLK_T_WRITE_ZEROES,
-  type Buffer,
   blkHeader,
   blkSegment,
   blkStatus,
+  STATUS_UNTOUCHED,
+} from '../testing/block.ts';
+import { ACKNOWLEDGE, DRIVER, F_INDIRECT_DESC, FEATURES_OK, REG } from '../testing/driver.ts';
+import {
+  type GuestBuffer as Buffer,
   DATA,
   DESC_F_NEXT,
-  DRIVER,
   type DriverQueue,
-  F_INDIRECT_DESC,
-  FEATURES_OK,
   guestMemory,
-  kick,
-  parseRecord,
-  REG,
-  type RequestRecord,
-  STATUS_UNTOUCHED,
-} from './driver.ts';
+} from '../testing/queue.ts';
+import { kick, parseRecord, type RequestRecord } from '../testing/requests.ts';
 import { blkDevice, CAPACITY_SECTORS, type Fixture } from './fixtures.ts';
 
 const HEADER = DATA;

@@ -10,28 +10,23 @@ import {
   VALID,
   VIRTIO_VENDOR_ID,
 } from '../assembly/abi.ts';
+import { BLK_T_FLUSH, BLK_T_IN, blkHeader, blkStatus } from '../testing/block.ts';
 import {
   ACKNOWLEDGE,
-  BLK_T_FLUSH,
-  BLK_T_IN,
-  blkHeader,
-  blkStatus,
-  DATA,
   DEVICE_NEEDS_RESET,
   DRIVER,
   DRIVER_OK,
-  DriverQueue,
+  type Driver,
   F_EVENT_IDX,
   F_INDIRECT_DESC,
   F_VERSION_1,
   FAILED,
   FEATURES_OK,
-  kick,
-  parseRecord,
   REG,
   RUNNING,
-  type VirtioDriver,
-} from './driver.ts';
+} from '../testing/driver.ts';
+import { DATA, DriverQueue } from '../testing/queue.ts';
+import { kick, parseRecord } from '../testing/requests.ts';
 import { blkDevice, rngDevice } from './fixtures.ts';
 
 const F_BLK_RO = 1n << 5n;
@@ -63,7 +58,7 @@ const READABLE = [
 ];
 
 /** Offers a flush request, the shortest there is; returns its head. */
-function offerFlush(driver: VirtioDriver, queue: DriverQueue): number {
+function offerFlush(driver: Driver, queue: DriverQueue): number {
   const header = blkHeader(driver.memory, DATA, BLK_T_FLUSH);
   const head = queue.chain([header, blkStatus(driver.memory, DATA + 16)]);
   queue.offer(head);
@@ -71,7 +66,7 @@ function offerFlush(driver: VirtioDriver, queue: DriverQueue): number {
 }
 
 /** Up to FEATURES_OK, with queue 0's registers written but not made ready. */
-function configured(): { driver: VirtioDriver; queue: DriverQueue } {
+function configured(): { driver: Driver; queue: DriverQueue } {
   const { driver, memory } = blkDevice();
   driver.negotiate();
   const queue = new DriverQueue(memory, 0, 16);

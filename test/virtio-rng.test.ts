@@ -9,8 +9,11 @@ import {
   RESULT_IOERR,
   RESULT_OK,
 } from '../assembly/abi.ts';
-import { Cage, encodeRngConfig } from '../host/core.ts';
-import { DATA, guestMemory, kick, REG } from './driver.ts';
+import { Cage } from '../host/core.ts';
+import { encodeRngConfig } from '../host/device-config.ts';
+import { REG } from '../testing/driver.ts';
+import { DATA, guestMemory } from '../testing/queue.ts';
+import { kick } from '../testing/requests.ts';
 import { rngDevice } from './fixtures.ts';
 
 const buffer = (length: number, address = DATA) => ({ address, length, write: true });

@@ -9,25 +9,23 @@ import {
   EFFECT_REQUEST,
   VALID,
 } from '../assembly/abi.ts';
-import type { IncidentName } from '../host/core.ts';
+import type { IncidentName } from '../host/cage.ts';
+import { BLK_T_FLUSH, BLK_T_OUT, blkHeader, blkStatus } from '../testing/block.ts';
 import {
-  BLK_T_FLUSH,
-  BLK_T_OUT,
-  blkHeader,
-  blkStatus,
+  DEVICE_NEEDS_RESET,
+  F_EVENT_IDX,
+  F_INDIRECT_DESC,
+  REG,
+  RUNNING,
+} from '../testing/driver.ts';
+import {
   DATA,
   DESC_F_INDIRECT,
   DESC_F_NEXT,
   DESC_F_WRITE,
-  DEVICE_NEEDS_RESET,
   type DriverQueue,
-  F_EVENT_IDX,
-  F_INDIRECT_DESC,
-  kick,
-  parseRecord,
-  REG,
-  RUNNING,
-} from './driver.ts';
+} from '../testing/queue.ts';
+import { kick, parseRecord } from '../testing/requests.ts';
 import { blkDevice, type Fixture, rngDevice } from './fixtures.ts';
 
 const TABLE = 0x80000; // indirect tables

@@ -1,4 +1,5 @@
-// npm run build: the core, the shim, the guest's init and the bundle, each when its inputs changed.
+// npm run build: the core, the shim, the guest's init, the bundle and the library for tests, each
+// when its inputs changed.
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { FaradayError } from '../host/errors.ts';
@@ -7,6 +8,7 @@ import { buildCore } from './build-core.ts';
 import { buildFuzz } from './build-fuzz.ts';
 import { buildGuest } from './build-guest.ts';
 import { buildShim } from './build-shim.ts';
+import { buildTesting } from './build-testing.ts';
 import { REPOSITORY } from './cache.ts';
 import { withLock } from './lock.mjs';
 import { step } from './progress.mjs';
@@ -20,6 +22,7 @@ const BUILDERS: Record<StepName, () => Promise<unknown>> = {
   guest: async () => buildGuest(),
   bundle: buildBundle,
   fuzz: buildFuzz,
+  testing: buildTesting,
 };
 
 /** Brings every output up to date. Throws a FaradayError with the failing tool's output. */

@@ -7,7 +7,8 @@ import { outputsOf, STEPS, type StepName } from './stamps.mjs';
 
 /** Copies what `faraday` is made of once it is built; FOLDER/bin/faraday.js then runs it. */
 export function copyProgram(folder: string): void {
-  const outputs = (Object.keys(STEPS) as StepName[]).flatMap(outputsOf);
+  const names = (Object.keys(STEPS) as StepName[]).filter((name) => name !== 'testing');
+  const outputs = names.flatMap(outputsOf);
   for (const file of ['package.json', 'bin', ...outputs]) {
     cpSync(join(REPOSITORY, file), join(folder, file), { recursive: true });
   }

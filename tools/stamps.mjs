@@ -16,7 +16,7 @@ import { fileURLToPath } from 'node:url';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const stampsPath = join(root, 'build/stamps.json');
 
-/** @typedef {'core' | 'shim' | 'guest' | 'bundle' | 'fuzz'} StepName */
+/** @typedef {'core' | 'shim' | 'guest' | 'bundle' | 'testing' | 'fuzz'} StepName */
 
 /**
  * Inputs are files and whole folders.
@@ -39,6 +39,7 @@ export const STEPS = {
       'asconfig.json',
       'tools/build-core.ts',
       'host/shim.ts',
+      'host/access-format.ts',
       'host/boot/image-format.ts',
       'host/engine/cell-protocol.ts',
       'host/confine',
@@ -73,6 +74,24 @@ export const STEPS = {
     ],
     output: 'build/fuzz.wasm',
     also: ['build/fuzz-compare.wasm', 'build/fuzz-edges.json'],
+  },
+  testing: {
+    inputs: [
+      'testing',
+      'host',
+      'assembly',
+      'asconfig.json',
+      'tsconfig.json',
+      'package-lock.json',
+      'tools/build-core.ts',
+      'tools/build-testing.ts',
+    ],
+    output: 'build/testing/index.js',
+    also: [
+      'build/testing/node.js',
+      'build/testing/core.wasm',
+      'build/testing/types/testing/index.d.ts',
+    ],
   },
 };
 

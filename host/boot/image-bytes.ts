@@ -1,6 +1,6 @@
 // A machine image as bytes, in the layout of image-format.ts. Pure: it opens and writes nothing.
 import { ABI_VERSION, KIND_VIRTIO_BLK, KIND_VIRTIO_RNG } from '../../assembly/abi.ts';
-import { encodeBlkConfig, encodeRngConfig } from '../core.ts';
+import { encodeBlkConfig, encodeRngConfig } from '../device-config.ts';
 import { FaradayError } from '../errors.ts';
 import { crc32 } from './crc32.ts';
 import type {

@@ -27,7 +27,8 @@ import {
 } from '../../assembly/abi.ts';
 import type { MachineImage, VirtioDevice } from '../boot/image.ts';
 import { SERIAL_PIN, VIRTIO_MMIO_BYTES, VIRTIO_MMIO_START } from '../boot/layout.ts';
-import { Cage, encodeBlkConfig, encodeRngConfig } from '../core.ts';
+import { Cage } from '../core.ts';
+import { encodeBlkConfig, encodeRngConfig } from '../device-config.ts';
 import { GuestMemory } from '../guest-memory.ts';
 import type { Recorder } from '../replay/recorder.ts';
 import { WINDOW_STRIDE } from '../shim.ts';

@@ -1,7 +1,7 @@
 // One emulated device: its cage, its place on the bus, and what happens when the cage traps.
 // docs/design.md, 'A trap concerns one device'.
 
-/** What the engine needs of a cage; host/core.ts has the real one. Calls answer effect bits. */
+/** What the engine needs of a cage; host/cage.ts has the real one. Calls answer effect bits. */
 export interface CageCalls {
   read(offset: number, width: number): number;
   write(offset: number, width: number, value: number): number;

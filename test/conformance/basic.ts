@@ -1,7 +1,7 @@
 // Virtio 1.2 §2.1 device status, §2.2 feature bits, §2.4 reset, §2.5 configuration space.
 import * as assert from 'uvu/assert';
 import { EFFECT_INCIDENT, EFFECT_IRQ, EFFECT_REQUEST } from '../../assembly/abi.ts';
-import type { BlkConfig } from '../../host/core.ts';
+import type { BlkConfig } from '../../host/device-config.ts';
 import {
   ACKNOWLEDGE,
   DEVICE_NEEDS_RESET,
@@ -10,10 +10,10 @@ import {
   F_VERSION_1,
   FAILED,
   FEATURES_OK,
-  parseRecord,
   REG,
   RUNNING,
-} from '../driver.ts';
+} from '../../testing/driver.ts';
+import { parseRecord } from '../../testing/requests.ts';
 import { blkDevice, type Fixture, rngDevice } from '../fixtures.ts';
 import {
   broken,

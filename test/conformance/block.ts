@@ -7,7 +7,7 @@ import {
   REQUEST_KIND_BLK_FLUSH,
   REQUEST_KIND_BLK_WRITE_ZEROES,
 } from '../../assembly/abi.ts';
-import type { BlkConfig } from '../../host/core.ts';
+import type { BlkConfig } from '../../host/device-config.ts';
 import {
   BLK_S_IOERR,
   BLK_S_OK,
@@ -18,10 +18,10 @@ import {
   BLK_T_IN,
   BLK_T_OUT,
   BLK_T_WRITE_ZEROES,
-  type Buffer,
   blkSegment,
-  REG,
-} from '../driver.ts';
+} from '../../testing/block.ts';
+import { REG } from '../../testing/driver.ts';
+import type { GuestBuffer as Buffer } from '../../testing/queue.ts';
 import { blkDevice, CAPACITY_SECTORS } from '../fixtures.ts';
 import {
   answered,

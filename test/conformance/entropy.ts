@@ -1,7 +1,7 @@
 // Virtio 1.2 §5.4: the entropy device.
 import * as assert from 'uvu/assert';
 import { EFFECT_IRQ, REQUEST_KIND_ENTROPY, RESULT_IOERR } from '../../assembly/abi.ts';
-import { kick } from '../driver.ts';
+import { kick } from '../../testing/requests.ts';
 import { into, offer, outOf, PAYLOAD, refused, ring } from './setup.ts';
 import { OWN_READING, type Section } from './statement.ts';
 

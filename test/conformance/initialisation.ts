@@ -2,22 +2,18 @@
 // drivers only; the tests show what a driver gets that does otherwise.
 import * as assert from 'uvu/assert';
 import { EFFECT_IRQ, EFFECT_REQUEST } from '../../assembly/abi.ts';
+import { BLK_S_OK, BLK_T_IN, BLK_T_OUT, blkHeader } from '../../testing/block.ts';
 import {
   ACKNOWLEDGE,
-  BLK_S_OK,
-  BLK_T_IN,
-  BLK_T_OUT,
-  blkHeader,
-  DATA,
-  DESC_F_WRITE,
   DRIVER,
   DRIVER_OK,
   F_VERSION_1,
   FAILED,
   FEATURES_OK,
-  parseRecord,
   REG,
-} from '../driver.ts';
+} from '../../testing/driver.ts';
+import { DATA, DESC_F_WRITE } from '../../testing/queue.ts';
+import { parseRecord } from '../../testing/requests.ts';
 import { blkDevice } from '../fixtures.ts';
 import {
   CONFIG_WRITEBACK,

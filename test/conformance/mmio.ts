@@ -1,18 +1,10 @@
 // Virtio 1.2 §4.2: the transport over MMIO.
 import * as assert from 'uvu/assert';
 import { EFFECT_INCIDENT, EFFECT_IRQ, EFFECT_REQUEST, VALID } from '../../assembly/abi.ts';
-import {
-  ACKNOWLEDGE,
-  BLK_T_FLUSH,
-  blkHeader,
-  DATA,
-  DRIVER,
-  F_VERSION_1,
-  kick,
-  parseRecord,
-  REG,
-  RUNNING,
-} from '../driver.ts';
+import { BLK_T_FLUSH, blkHeader } from '../../testing/block.ts';
+import { ACKNOWLEDGE, DRIVER, F_VERSION_1, REG, RUNNING } from '../../testing/driver.ts';
+import { DATA } from '../../testing/queue.ts';
+import { kick, parseRecord } from '../../testing/requests.ts';
 import { blkDevice, rngDevice } from '../fixtures.ts';
 import {
   CONFIG_WRITEBACK,

@@ -1,23 +1,20 @@
 // Virtio 1.2 §6: the feature bits of no device in particular.
 import * as assert from 'uvu/assert';
-import type { BlkConfig } from '../../host/core.ts';
+import type { BlkConfig } from '../../host/device-config.ts';
+import { BLK_S_IOERR, BLK_T_FLUSH, BLK_T_GET_ID, blkHeader } from '../../testing/block.ts';
 import {
   ACKNOWLEDGE,
-  BLK_S_IOERR,
-  BLK_T_FLUSH,
-  BLK_T_GET_ID,
-  blkHeader,
-  DATA,
   DEVICE_NEEDS_RESET,
   DRIVER,
   DRIVER_OK,
   F_INDIRECT_DESC,
   F_VERSION_1,
   FEATURES_OK,
-  kick,
   REG,
   RUNNING,
-} from '../driver.ts';
+} from '../../testing/driver.ts';
+import { DATA } from '../../testing/queue.ts';
+import { kick } from '../../testing/requests.ts';
 import { blkDevice, rngDevice } from '../fixtures.ts';
 import { disk, into, offer, RAM_END, submit } from './setup.ts';
 import { IN_ORDER, LEGACY, OWN_READING, type Section } from './statement.ts';

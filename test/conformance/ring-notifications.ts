@@ -2,22 +2,16 @@
 import * as assert from 'uvu/assert';
 import { EFFECT_INCIDENT, EFFECT_IRQ, RESULT_IOERR } from '../../assembly/abi.ts';
 import type { GuestMemory } from '../../host/guest-memory.ts';
+import { BLK_T_FLUSH, BLK_T_GET_ID, BLK_T_IN, BLK_T_OUT, blkHeader } from '../../testing/block.ts';
+import { F_EVENT_IDX, REG } from '../../testing/driver.ts';
+import { type GuestBuffer as Buffer, DATA } from '../../testing/queue.ts';
 import {
-  BLK_T_FLUSH,
-  BLK_T_GET_ID,
-  BLK_T_IN,
-  BLK_T_OUT,
-  type Buffer,
-  blkHeader,
-  DATA,
   type Executor,
   everythingSucceeds,
-  F_EVENT_IDX,
   kick,
   parseRecord,
-  REG,
   type RequestRecord,
-} from '../driver.ts';
+} from '../../testing/requests.ts';
 import {
   disk,
   into,

@@ -2,28 +2,26 @@
 // stage, and the answers they look for. Each makes a fresh device; none knows a statement.
 import * as assert from 'uvu/assert';
 import { EFFECT_INCIDENT, EFFECT_IRQ, EFFECT_REQUEST, VALID } from '../../assembly/abi.ts';
-import type { BlkConfig } from '../../host/core.ts';
+import type { BlkConfig } from '../../host/device-config.ts';
 import type { AccessKind, GuestMemory } from '../../host/guest-memory.ts';
+import { blkHeader, blkStatus, STATUS_UNTOUCHED } from '../../testing/block.ts';
 import {
   ACKNOWLEDGE,
-  type Buffer,
-  blkHeader,
-  blkStatus,
-  DATA,
   DEVICE_NEEDS_RESET,
   DRIVER,
-  type DriverQueue,
-  type Executor,
-  everythingSucceeds,
   F_INDIRECT_DESC,
   F_VERSION_1,
   FEATURES_OK,
-  kick,
   REG,
-  type RequestRecord,
   RUNNING,
-  STATUS_UNTOUCHED,
-} from '../driver.ts';
+} from '../../testing/driver.ts';
+import { type GuestBuffer as Buffer, DATA, type DriverQueue } from '../../testing/queue.ts';
+import {
+  type Executor,
+  everythingSucceeds,
+  kick,
+  type RequestRecord,
+} from '../../testing/requests.ts';
 import { blkDevice, type Fixture, rngDevice } from '../fixtures.ts';
 
 export const TABLE = 0x80000; // of indirect descriptors

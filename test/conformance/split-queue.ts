@@ -8,20 +8,21 @@ import {
   BLK_T_GET_ID,
   BLK_T_IN,
   BLK_T_OUT,
-  type Buffer,
   blkHeader,
   blkStatus,
+  STATUS_UNTOUCHED,
+} from '../../testing/block.ts';
+import { F_INDIRECT_DESC, REG } from '../../testing/driver.ts';
+import {
+  type GuestBuffer as Buffer,
   DATA,
   DESC_F_INDIRECT,
   DESC_F_NEXT,
   DESC_F_WRITE,
-  F_INDIRECT_DESC,
-  kick,
   QUEUE_AREA,
   QUEUE_BASE,
-  REG,
-  STATUS_UNTOUCHED,
-} from '../driver.ts';
+} from '../../testing/queue.ts';
+import { kick } from '../../testing/requests.ts';
 import { blkDevice } from '../fixtures.ts';
 import {
   type Answer,

@@ -1,0 +1,86 @@
+// What a device is configured with, and the bytes of it that init() takes (docs/abi.md).
+import * as abi from '../assembly/abi.ts';
+
+/** A virtio-blk device (virtio 1.2 §5.2.4); the default of an option comes last. */
+export interface BlkConfig {
+  /** A multiple of 512. */
+  capacityBytes: number;
+  /** The driver may not write: VIRTIO_BLK_F_RO. */
+  readOnly: boolean;
+  /** At most 20 bytes of ASCII are shown to the guest. */
+  id: string;
+  /** Queues, 1 to 8; 1. */
+  queueCount?: number;
+  /** Descriptors in a queue at most, a power of two from 4 to 256; 256. */
+  queueSize?: number;
+  /** Data segments in one request; the queue's size less 2. */
+  segMax?: number;
+  /** Bytes in one segment, at least 512; 0, which is no limit. */
+  sizeMax?: number;
+  /** Bytes in a logical block, a power of two from 512 to 4096; 512. */
+  blockSize?: number;
+  /** The logical blocks in a physical one, as a power of two; 0. */
+  physicalBlockExp?: number;
+  /** Logical blocks before the first aligned one; 0. */
+  alignmentOffset?: number;
+  /** The least I/O size advised, in logical blocks; 0. */
+  minIoSize?: number;
+  /** The best I/O size, in logical blocks; 0. */
+  optIoSize?: number;
+  /** The write cache is on from the start; true. */
+  writeback?: boolean;
+  /** Offer VIRTIO_BLK_F_DISCARD, unless read-only; true. */
+  discard?: boolean;
+  /** Offer VIRTIO_BLK_F_WRITE_ZEROES, unless read-only; true. */
+  writeZeroes?: boolean;
+  /** Sectors in one discard; 0x3ffff8. */
+  maxDiscardSectors?: number;
+  /** Sectors to which discards had best be aligned; 8. */
+  discardAlignment?: number;
+  /** Sectors in one write zeroes; 0x20000, which is 64 MiB. */
+  maxWriteZeroesSectors?: number;
+}
+
+// Two GiB less one page, in sectors: keeps one command's work and its length in signed 32 bits.
+const MAX_DISCARD_SECTORS = 0x3ffff8;
+// 64 MiB: where the file system cannot zero a range, it is written, and nothing interrupts that.
+const MAX_WRITE_ZEROES_SECTORS = 0x20000;
+
+/** The configuration bytes of a virtio-blk device, as init() takes them. */
+export function encodeBlkConfig(config: BlkConfig): Uint8Array {
+  const bytes = new Uint8Array(abi.BLK_CONFIG_BYTES);
+  const view = new DataView(bytes.buffer);
+  const queueSize = config.queueSize ?? abi.QUEUE_SIZE_MAX;
+  let flags = config.readOnly ? abi.BLK_FLAG_RO : 0;
+  if (config.writeback ?? true) flags |= abi.BLK_FLAG_WRITEBACK;
+  if (!config.readOnly && (config.discard ?? true)) flags |= abi.BLK_FLAG_DISCARD;
+  if (!config.readOnly && (config.writeZeroes ?? true)) flags |= abi.BLK_FLAG_WRITE_ZEROES;
+  const u32 = (offset: number, value: number): void => view.setUint32(offset, value, true);
+  const u16 = (offset: number, value: number): void => view.setUint16(offset, value, true);
+  view.setBigUint64(abi.BLK_CONFIG_CAPACITY, BigInt(Math.floor(config.capacityBytes / 512)), true);
+  u32(abi.BLK_CONFIG_FLAGS, flags);
+  u32(abi.BLK_CONFIG_BLK_SIZE, config.blockSize ?? 512);
+  u32(abi.BLK_CONFIG_SIZE_MAX, config.sizeMax ?? 0);
+  u32(abi.BLK_CONFIG_SEG_MAX, config.segMax ?? queueSize - 2);
+  view.setUint8(abi.BLK_CONFIG_PHYSICAL_BLOCK_EXP, config.physicalBlockExp ?? 0);
+  view.setUint8(abi.BLK_CONFIG_ALIGNMENT_OFFSET, config.alignmentOffset ?? 0);
+  u16(abi.BLK_CONFIG_MIN_IO_SIZE, config.minIoSize ?? 0);
+  u32(abi.BLK_CONFIG_OPT_IO_SIZE, config.optIoSize ?? 0);
+  u16(abi.BLK_CONFIG_QUEUE_COUNT, config.queueCount ?? 1);
+  u16(abi.BLK_CONFIG_QUEUE_SIZE, queueSize);
+  u32(abi.BLK_CONFIG_MAX_DISCARD_SECTORS, config.maxDiscardSectors ?? MAX_DISCARD_SECTORS);
+  u32(abi.BLK_CONFIG_DISCARD_ALIGNMENT, config.discardAlignment ?? 8);
+  u32(
+    abi.BLK_CONFIG_MAX_WRITE_ZEROES_SECTORS,
+    config.maxWriteZeroesSectors ?? MAX_WRITE_ZEROES_SECTORS,
+  );
+  bytes.set(new TextEncoder().encode(config.id).subarray(0, abi.BLK_ID_BYTES), abi.BLK_CONFIG_ID);
+  return bytes;
+}
+
+/** The configuration bytes of a virtio-rng device. */
+export function encodeRngConfig(config: { queueSize?: number } = {}): Uint8Array {
+  const bytes = new Uint8Array(abi.RNG_CONFIG_BYTES);
+  new DataView(bytes.buffer).setUint16(abi.RNG_CONFIG_QUEUE_SIZE, config.queueSize ?? 64, true);
+  return bytes;
+}
