@@ -26,6 +26,7 @@ import { randomFrom } from './random.ts';
 const SEED = Number(process.env.SEED ?? 5);
 const SEARCH_MS = 1000;
 const EXECUTIONS_MAX = 1000; // of each target's short search
+const WARM_EXECUTIONS = 2000; // after which V8 has optimised what it would
 const TOY_EXECUTIONS = 10_000; // the guided search needs under 2,000, chance four billion
 
 const folder = mkdtempSync(join(tmpdir(), 'faraday-fuzz-test-'));
@@ -178,6 +179,30 @@ test('what ran before a take is news once', async () => {
   const seen = ['x', 'y', 'F', 'F1', 'FU', 'x', 'FU2'].map(news);
   assert.equal(seen, [true, false, true, false, true, false, false]);
   assert.ok(coverage.missing().some((line) => line.startsWith('file:') || line.includes('throw')));
+});
+
+test('a parser that is warm is seen as a cold one is', async () => {
+  begin();
+  const target = hostTarget('elf')!;
+  const parser = await target.load();
+  const kernel = Buffer.from(parser.seeds()[2]);
+  const low = Buffer.from(kernel);
+  low.writeBigUInt64LE(0x1000n, 64 + 24); // the address of its first segment
+  const blocks = (): number => {
+    const coverage = new Coverage((url) => url.endsWith('/boot/elf.ts'));
+    coverage.take();
+    runBatch(target, parser, [kernel]);
+    coverage.merge(coverage.take());
+    runBatch(target, parser, [low]);
+    assert.ok(coverage.hasNews(coverage.take()));
+    coverage.missing();
+    return coverage.blocksReached();
+  };
+  blocks();
+  const cold = blocks();
+  for (let i = 0; i < WARM_EXECUTIONS; i++) runBatch(target, parser, [kernel, low]);
+  const warm = blocks();
+  assert.ok(warm >= cold, `${warm} blocks instead of ${cold}`);
 });
 
 test('shrinking keeps what the crash needs and drops or zeroes the rest', () => {

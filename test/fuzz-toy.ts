@@ -1,5 +1,5 @@
 // A parser with a planted bug, and one that takes too much, for test/fuzz-host.test.ts. Constants
-// are hidden, so that the dictionary, which is made of a parser's constants, does not give them away.
+// are hidden: the dictionary is made of a parser's own, and would give them away.
 
 const hidden = (byte: number): number => byte ^ 0x5a;
 

@@ -35,7 +35,7 @@ export function begin(): void {
   if (session) return;
   // A function that the optimising compilers made does not count its calls, and V8 then drops what
   // its blocks counted: a parser that got warm would reach nothing new.
-  for (const flag of ['--no-opt', '--no-maglev']) setFlagsFromString(flag);
+  for (const flag of ['--no-turbofan', '--no-maglev']) setFlagsFromString(flag);
   session = new Session();
   session.connect();
   // For the text of what was never reached. It stays on: off, it takes all counters with it.

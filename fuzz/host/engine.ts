@@ -31,13 +31,19 @@ export interface FuzzOptions {
   corpusFolder: string; // read, not written
   crashFolder: string; // made where a crash is found
   now: () => number; // milliseconds
-  onProgress?: (line: Progress) => void; // about once a second, and for each crash
+  onProgress?: (line: Progress) => void; // about once a second
+  onCrash?: (crash: SavedCrash) => void; // at once, when its file is there
+}
+
+export interface SavedCrash {
+  file: string; // TARGET-HASH.bin
+  message: string; // one line
 }
 
 export interface FuzzOutcome {
   executions: number;
   history: Progress[]; // a line for each time something new was reached, and the last
-  crashes: { file: string; message: string }[];
+  crashes: SavedCrash[];
   added: Uint8Array[]; // inputs that reached something new: for minimiseHostCorpus()
   missing: string[]; // blocks never reached: file and the beginning of the code
 }
@@ -63,40 +69,43 @@ async function loaded<T>(target: HostTarget, use: (parser: Parser) => T): Promis
   }
 }
 
-function searchFor(search: Search, coverage: Coverage, options: FuzzOptions): Progress[] {
+function searchFor(search: Search, options: FuzzOptions, line: () => Progress): Progress[] {
   const { timeMs, executionsMax = Infinity, now, onProgress } = options;
   const started = now();
-  const history: Progress[] = [];
-  const line = (): Progress => {
-    const { executions, corpusSize: corpus, crashes } = search;
-    const edges = coverage.blocksReached();
-    return { ms: now() - started, executions, edges, corpus, crashes: crashes.length };
-  };
-  history.push(line());
-  let told = started;
-  let crashesTold = 0;
-  while (now() - started < timeMs && search.executions < executionsMax) {
+  const history = [line()];
+  for (let told = started; now() - started < timeMs && search.executions < executionsMax; ) {
     if (search.step()) history.push(line());
-    if (now() - told < PROGRESS_MS && search.crashes.length === crashesTold) continue;
+    if (now() - told < PROGRESS_MS) continue;
     told = now();
-    crashesTold = search.crashes.length;
     onProgress?.(line());
   }
-  history.push(line());
-  return history;
+  return [...history, line()];
 }
 
-/** Searches a target until the time is over; crashes are saved as TARGET-HASH.bin. */
+/** Searches a target until the time is over; each crash is saved shrunk, one of each kind. */
 export async function fuzzHost(target: HostTarget, options: FuzzOptions): Promise<FuzzOutcome> {
+  const { seed, corpusFolder, crashFolder, now, onCrash } = options;
   return loaded(target, (parser) => {
+    const started = now();
     const coverage = coverageOf(target);
-    const words = [...wordsOf(target.sources), ...(parser.dictionary ?? [])];
-    const search = new Search({ target, parser, coverage, seed: options.seed, words });
-    search.begin([...parser.seeds(), ...readInputs(options.corpusFolder)]);
-    const history = searchFor(search, coverage, options);
-    const crashes = search.crashes.map(({ crash, input }) => {
-      const file = saveInput(options.crashFolder, input, `${target.name}-`);
-      return { file, message: crash.message };
+    const crashes: SavedCrash[] = [];
+    const search = new Search({
+      target,
+      parser,
+      coverage,
+      seed,
+      words: [...wordsOf(target.sources), ...(parser.dictionary ?? [])],
+      onCrash({ message }, input) {
+        const saved = { file: saveInput(crashFolder, input, `${target.name}-`), message };
+        crashes.push(saved);
+        onCrash?.(saved);
+      },
+    });
+    search.begin([...parser.seeds(), ...readInputs(corpusFolder)]);
+    const history = searchFor(search, options, () => {
+      const { executions, corpusSize: corpus } = search;
+      const edges = coverage.blocksReached();
+      return { ms: now() - started, executions, edges, corpus, crashes: crashes.length };
     });
     const { executions, added } = search;
     return { executions, history, crashes, added, missing: coverage.missing() };

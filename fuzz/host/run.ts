@@ -23,8 +23,7 @@ function tell({ ms, executions, edges, corpus, crashes }: Progress): void {
   say(`${(ms / 1000).toFixed(0).padStart(5)} s  ${counts}, crashes ${crashes}`);
 }
 
-function tellOutcome({ crashes, history, missing }: FuzzOutcome): void {
-  for (const { file, message } of crashes) say(`CRASH ${file}: ${message}`);
+function tellOutcome({ history, missing }: FuzzOutcome): void {
   say(
     `blocks over time: ${history.map(({ ms, edges }) => `${Math.round(ms)}:${edges}`).join(' ')}`,
   );
@@ -52,6 +51,7 @@ if (!target) {
     corpusFolder,
     crashFolder: join(REPOSITORY, 'build/fuzz'),
     now: () => performance.now(),
+    onCrash: ({ file, message }) => say(`CRASH ${file}: ${message}`),
     onProgress: (line) => {
       if (line.ms - told < 10_000) return;
       told = line.ms;

@@ -18,20 +18,15 @@ const RECENT = 8; // half of all changes are made to one of the latest inputs
 const STRUCTURED_OF = 2; // one of so many changes knows the format, where there is one that does
 const KINDS_MAX = 50; // crashes of more kinds are not looked at
 
-export interface FoundCrash {
-  crash: Crash;
-  input: Uint8Array; // shrunk
-}
-
 export class Search {
   readonly added: Uint8Array[] = []; // inputs that reached something new, those given left out
-  readonly crashes: FoundCrash[] = [];
   executions = 0;
   private readonly target: HostTarget;
   private readonly parser: Parser;
   private readonly coverage: Coverage;
   private readonly random: Random;
   private readonly words: readonly Uint8Array[];
+  private readonly onCrash: (crash: Crash, input: Uint8Array) => void;
   private readonly corpus: Uint8Array[] = [];
   private readonly kinds = new Set<string>();
   private batchSize = BATCH_MIN;
@@ -42,12 +37,14 @@ export class Search {
     coverage: Coverage;
     seed: number;
     words: readonly Uint8Array[];
+    onCrash: (crash: Crash, input: Uint8Array) => void; // one of each kind, shrunk
   }) {
     this.target = options.target;
     this.parser = options.parser;
     this.coverage = options.coverage;
     this.random = randomFrom(options.seed);
     this.words = options.words;
+    this.onCrash = options.onCrash;
   }
 
   get corpusSize(): number {
@@ -79,7 +76,7 @@ export class Search {
     for (const { crash, index } of runBatch(this.target, this.parser, batch)) {
       if (this.kinds.has(crash.kind) || this.kinds.size >= KINDS_MAX) continue;
       this.kinds.add(crash.kind);
-      this.crashes.push({ crash, input: this.shrunk(batch[index], crash) });
+      this.onCrash(crash, this.shrunk(batch[index], crash));
     }
   }
 

@@ -9,7 +9,9 @@ import * as format from '../../../host/boot/image-format.ts';
 import { sniffFilesystem } from '../../../host/boot/sniff.ts';
 import { elf, KERNEL_BASE, vmlinux } from '../../../test/fake-kernel.ts';
 import { diskDevice } from '../../../test/machine-image.ts';
+import type { Random } from '../../../test/random.ts';
 import type { Parser } from '../target.ts';
+import { mutateElf } from './kernel-file.ts';
 import { must } from './must.ts';
 import { scratch } from './scratch.ts';
 
@@ -52,6 +54,13 @@ function checkBytes({ tables, pieces, lengthBytes }: ImageBytes): void {
   must(end <= lengthBytes, 'a piece leaves the image');
 }
 
+/** Spoils a field of the kernel, or makes other choices. */
+function mutate(bytes: Uint8Array, random: Random): Uint8Array {
+  if (random(4) === 0 && bytes.length > 2) bytes[random(2)] = random(256);
+  else mutateElf(bytes.subarray(2), random);
+  return bytes;
+}
+
 export function imageParser(): Parser {
   const files = scratch();
   const run = (input: Uint8Array): void => {
@@ -86,5 +95,5 @@ export function imageParser(): Parser {
     });
   };
   const dictionary = ['_BHRfS_M', 'XFSB', 'hsqs'].map((magic) => Buffer.from(magic));
-  return { seeds, run, dictionary, close: files.remove };
+  return { seeds, run, mutate, dictionary, close: files.remove };
 }

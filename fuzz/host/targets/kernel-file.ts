@@ -84,7 +84,7 @@ const EHDR_FIELDS = [
 const PHDR_FIELDS = [[0, 4], ...[8, 24, 32, 40, 48].map((at) => [at, 8])];
 
 /** Spoils one field of a header, of a program header or of a note. */
-function mutateElf(bytes: Uint8Array, random: Random): Uint8Array {
+export function mutateElf(bytes: Uint8Array, random: Random): Uint8Array {
   const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
   if (bytes.length < 120 || random(4) === 0) {
     const [at, width] = EHDR_FIELDS[random(EHDR_FIELDS.length)];

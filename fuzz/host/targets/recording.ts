@@ -33,6 +33,7 @@ import { glued, pieces, type Scratch, scratch } from './scratch.ts';
 const BLOCKS_MAX = 16;
 const RAW = 1;
 const RAM_BYTES = 0x80000;
+const KINDS = ['read', 'write', 'load16', 'store16', 'fence'];
 
 function preamble(): Buffer {
   const bytes = Buffer.alloc(format.PREAMBLE_BYTES);
@@ -139,11 +140,24 @@ function readToEnd(path: string): void {
     for (const event of recording.events()) {
       const bytes = event.parsed.reduce((sum, { data }) => sum + data.length, 0);
       must(bytes <= event.accesses.length, 'accesses hold more than they came in');
-      must(event.place < recording.machine.devices.length, 'an event of no device');
+      must(
+        event.place >= 0 && event.place < recording.machine.devices.length,
+        'an event of no device',
+      );
+      must(
+        event.parsed.every(({ kind }) => KINDS.includes(kind)),
+        'an access of no kind',
+      );
       must(event.args.every(Number.isSafeInteger), 'an argument that is no number');
       firstDifference(before, event.accesses);
       before = new Uint8Array(event.accesses);
     }
+    const { coreHash } = recording.machine;
+    const hashes = [coreHash, ...recording.stateHashes];
+    must(
+      hashes.every(({ length }) => length === format.HASH_BYTES),
+      'a hash cut short',
+    );
     must(recording.stateHashes.length === recording.machine.devices.length, 'hashes are missing');
   } finally {
     recording.close();
