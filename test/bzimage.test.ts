@@ -207,6 +207,15 @@ test('a cache entry that was never finished is made again', async () => {
   assert.is(readElfKernel(second.vmlinuxPath).endAddress, KERNEL_BASE + 0x205000);
 });
 
+test('a cache entry whose traits are damaged is made again', async () => {
+  writeFileSync(path, bzImage(pack(kernel, 'gzip')));
+  const first = await plainKernel(path);
+  for (const text of ['{}', 'null', '{"version": null, "acpi": true, "builtIn": [1]}']) {
+    writeFileSync(join(dirname(first.vmlinuxPath), 'traits.json'), text);
+    assert.equal((await plainKernel(path)).traits, first.traits, text);
+  }
+});
+
 test('what a killed extraction left in the cache is swept away', async () => {
   // A process id past the kernel's limit belongs to nobody.
   const left = join(cache, '.tmp-99999999-abc');

@@ -463,8 +463,12 @@ test('kernels are listed by name, and gone when removed', async () => {
 
 test('a damaged entry says how to be rid of it', async () => {
   await importKernel({ source: kernelPath, name: 'mine' });
-  for (const meta of ['', 'null', '[]', '{"metaVersion": 1}', '{"metaVersion": 99}']) {
-    writeFileSync(join(store, 'mine', 'meta.json'), meta);
+  const path = join(store, 'mine', 'meta.json');
+  const right = JSON.parse(readFileSync(path, 'utf8'));
+  const wrong = [{ version: 6 }, { source: null }, { modules: [1] }, { traits: { builtIn: [] } }];
+  const changed = wrong.map((change) => JSON.stringify({ ...right, ...change }));
+  for (const meta of ['', 'null', '[]', '{"metaVersion": 1}', '{"metaVersion": 99}', ...changed]) {
+    writeFileSync(path, meta);
     const message = await refused('bad-kernel', () => storedKernel('mine'));
     assert.match(message, /run: faraday kernel remove mine/);
   }

@@ -96,7 +96,13 @@ test('an unpacked kernel that is gone, or a damaged entry, is unknown', () => {
   assert.is(knownKernel(path), null);
   remember();
   const cache = join(folder, 'cache/faraday/kernels');
-  for (const text of ['', '{}', 'null', '{"vmlinuxPath": "", "traits": {"builtIn": 3}}']) {
+  const unfit = [
+    '{"builtIn": 3}',
+    '{"builtIn": []}',
+    '{"version": 6, "acpi": true, "builtIn": []}',
+  ];
+  const entries = unfit.map((text) => `{"vmlinuxPath": "", "traits": ${text}}`);
+  for (const text of ['', '{}', 'null', ...entries]) {
     for (const name of readdirSync(cache)) writeFileSync(join(cache, name), text);
     assert.is(knownKernel(path), null, text);
   }

@@ -13,7 +13,7 @@ import { cacheFolder, publish, withTemporaryFolder, writeDurably } from './folde
 import { findConfig, inspectKernel } from './inspect.ts';
 import { configPaths, type PlainKernel } from './known.ts';
 import { KERNEL_BYTES_MAX, shrinkElf } from './shrink.ts';
-import type { KernelTraits } from './traits.ts';
+import { isTraits, type KernelTraits } from './traits.ts';
 
 const CONFIG_BYTES_MAX = 4 * MIB;
 const CACHE_FORMAT = '1'; // part of every cache key: raise it when cached files change their form
@@ -113,7 +113,8 @@ export async function extractKernel(path: string, signal?: AbortSignal): Promise
 
 function readTraits(path: string): KernelTraits | null {
   try {
-    return JSON.parse(readFileSync(path, 'utf8')) as KernelTraits;
+    const traits: unknown = JSON.parse(readFileSync(path, 'utf8'));
+    return isTraits(traits) ? traits : null;
   } catch {
     return null; // not there, or damaged: made again
   }

@@ -3,7 +3,7 @@
 import { existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { cacheFolder } from './folders.ts';
-import type { KernelTraits } from './traits.ts';
+import { isTraits, type KernelTraits } from './traits.ts';
 
 const FORMAT = 1; // raise it when the entries change their form
 const SETTLED_MS = 2000; // file times are coarser than writes: a younger file may still change
@@ -59,7 +59,7 @@ const entryPath = (key: string): string => join(cacheFolder(), `known-${key}.jso
 
 function isPlainKernel(entry: unknown): entry is PlainKernel {
   const { vmlinuxPath, traits } = (entry ?? {}) as Partial<PlainKernel>;
-  return typeof vmlinuxPath === 'string' && Array.isArray(traits?.builtIn);
+  return typeof vmlinuxPath === 'string' && isTraits(traits);
 }
 
 /** What was found out about the kernel at `path` before; null: nothing, or it has changed since. */

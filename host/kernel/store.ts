@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import type { FilesystemType } from '../boot/sniff.ts';
 import { FaradayError } from '../errors.ts';
 import { storeFolder } from './folders.ts';
-import type { KernelTraits } from './traits.ts';
+import { isTexts, isTraits, type KernelTraits } from './traits.ts';
 
 export const META_VERSION = 1;
 export const DEFAULT_FILESYSTEM: FilesystemType = 'ext4'; // of a root disk nobody described
@@ -42,13 +42,21 @@ export function checkKernelName(name: string): void {
   throw new FaradayError('bad-usage', `kernel name ${shown}: not allowed; ${rule}`);
 }
 
+function isMeta(value: unknown): value is StoredKernel {
+  const meta = (value ?? {}) as Partial<StoredKernel>;
+  const { metaVersion, version, source, sourceSha256, modules, filesystems, traits } = meta;
+  if (metaVersion !== META_VERSION || !isTraits(traits)) return false;
+  if (version !== null && typeof version !== 'string') return false;
+  const texts = [meta.name, source, sourceSha256];
+  return isTexts(texts) && isTexts(modules) && isTexts(filesystems);
+}
+
 function readMeta(path: string): StoredKernel | null {
   try {
     const status = statSync(path);
     if (!status.isFile() || status.size > META_BYTES_MAX) return null;
-    const meta = JSON.parse(readFileSync(path, 'utf8')) as StoredKernel;
-    const lists = [meta.modules, meta.filesystems, meta.traits?.builtIn];
-    return meta.metaVersion === META_VERSION && lists.every(Array.isArray) ? meta : null;
+    const meta: unknown = JSON.parse(readFileSync(path, 'utf8'));
+    return isMeta(meta) ? meta : null;
   } catch {
     return null;
   }

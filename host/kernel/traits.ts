@@ -7,6 +7,18 @@ export interface KernelTraits {
   builtIn: string[]; // of the drivers that inspect.ts looks for: those which need no module
 }
 
+/** A list of nothing but text. */
+export function isTexts(value: unknown): value is string[] {
+  return Array.isArray(value) && value.every((item) => typeof item === 'string');
+}
+
+/** Traits as they were written to a file, which may have been damaged since. */
+export function isTraits(value: unknown): value is KernelTraits {
+  const { version, acpi, builtIn } = (value ?? {}) as Partial<KernelTraits>;
+  const isVersion = version === null || typeof version === 'string';
+  return isVersion && typeof acpi === 'boolean' && isTexts(builtIn);
+}
+
 // The disk comes first: its driver probes while the file system's modules load.
 export const DISK_MODULES = ['virtio_mmio', 'virtio_blk'];
 
