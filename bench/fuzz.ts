@@ -10,7 +10,7 @@ import { readCorpus } from '../fuzz/corpus.ts';
 import { loadModules } from '../fuzz/load.ts';
 import { MEMORY_PAGES, RUN_VIOLATION, VIRGIN } from '../fuzz/machine/shared.ts';
 import { Session } from '../fuzz/session.ts';
-import { DEVICE_TARGETS } from '../fuzz/targets.ts';
+import { deviceTarget } from '../fuzz/targets.ts';
 import { judgesOf } from '../fuzz/worker.ts';
 import { translateCore } from '../tools/build-shim.ts';
 import { REPOSITORY } from '../tools/cache.ts';
@@ -21,7 +21,7 @@ const SAMPLES = 5;
 const ROUNDS = 60; // of 64 times 64 programs
 const WARM_UP_STEPS = 100; // of a search, so that its corpus is what a long one works on
 
-const target = DEVICE_TARGETS.find(({ name }) => name === TARGET)!;
+const target = deviceTarget(TARGET);
 
 function cpuSeconds(): number {
   const { user, system } = process.cpuUsage();

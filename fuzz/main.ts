@@ -15,11 +15,20 @@ import {
   writePrograms,
   writeWhole,
 } from './corpus.ts';
+import { readInputs, replaceInputs } from './host/corpus.ts';
+import {
+  fuzzHost,
+  HOST_TARGETS,
+  hostTarget,
+  minimiseHostCorpus,
+  replayHost,
+} from './host/engine.ts';
 import { loadModules } from './load.ts';
 import { plotEdges } from './plot.ts';
-import { type Point, type SearchResult, search } from './search.ts';
+import type { Program } from './program.ts';
+import { type Point, search } from './search.ts';
 import { type Crash, Session } from './session.ts';
-import { DEVICE_TARGETS } from './targets.ts';
+import { DEVICE_TARGETS, deviceTarget } from './targets.ts';
 import { judgesOf } from './worker.ts';
 
 interface Options {
@@ -41,8 +50,11 @@ function whole(name: string, most: number): (text: string) => number {
   };
 }
 
+const DEVICES = DEVICE_TARGETS.map(({ name }) => name);
+const PARSERS = HOST_TARGETS.map(({ name }) => name);
+
 function targetNames(word: string): string[] {
-  const names = DEVICE_TARGETS.map(({ name }) => name);
+  const names = [...DEVICES, ...PARSERS];
   if (word === 'all') return names;
   if (names.includes(word)) return [word];
   throw new FaradayError('bad-usage', `no target '${word}'; there are all, ${names.join(', ')}`);
@@ -59,60 +71,93 @@ function announce(crash: Crash): void {
   process.stdout.write(`${crash.target}: ${crash.kind} (${crash.detail}); saved as ${path}\n`);
 }
 
-/** Writes the report of a search: its corpus, its curve and the picture of it. */
-function report(name: string, { points, programs }: SearchResult, save: boolean): void {
+/** Writes the curve of a search and the picture of it. */
+function reportCurve(name: string, points: readonly Pick<Point, 'ms' | 'edges'>[]): void {
   const folder = reportFolder(name);
   mkdirSync(folder, { recursive: true });
-  const target = DEVICE_TARGETS.find((each) => each.name === name)!;
+  writeWhole(join(folder, 'progress.json'), `${JSON.stringify(points)}\n`);
+  const series = [{ name, points: [...points] }];
+  writeFileSync(join(folder, 'edges.svg'), plotEdges(`${name}: edges reached`, series));
+}
+
+/** Keeps what a search found, minimised; with `save` also for the repository. */
+function keepCorpus(name: string, programs: readonly Program[], save: boolean): void {
+  const target = deviceTarget(name);
   const corpus = [...readCorpus(name), ...programs];
   const session = new Session(loadModules(), target, { seed: 1, corpus, judges: [] });
   session.minimise();
-  writePrograms(join(folder, 'corpus.txt'), session.corpus);
-  writeWhole(join(folder, 'progress.json'), `${JSON.stringify(points)}\n`);
-  writeFileSync(join(folder, 'edges.svg'), plotEdges(`${name}: edges reached`, [{ name, points }]));
+  writePrograms(join(reportFolder(name), 'corpus.txt'), session.corpus);
   if (!save) return;
   session.minimise(true);
   mkdirSync(CORPUS_FOLDER, { recursive: true });
   writePrograms(join(CORPUS_FOLDER, `${name}.txt`), session.corpus);
 }
 
-async function fuzz(name: string, options: Options): Promise<number> {
-  const live = process.stderr.isTTY;
-  const result = await search({
-    target: name,
-    timeMs: options.time * 1000,
-    seed: options.seed,
-    workers: options.workers,
-    corpus: readCorpus(name),
-    onProgress: (point) => {
-      if (live) process.stderr.write(`\r\x1b[K${name}: ${describe(point)}`);
-    },
-  });
-  if (live) process.stderr.write('\r\x1b[K');
-  result.crashes.forEach(announce);
-  const last = result.points.at(-1);
-  if (last) process.stdout.write(`${name}: ${describe(last)}; seed ${options.seed}\n`);
-  report(name, result, options.save === true);
-  return result.crashes.length;
+const live = process.stderr.isTTY;
+const clear = live ? '\r\x1b[K' : '';
+
+function showProgress(name: string, point: Point): void {
+  if (live) process.stderr.write(`${clear}${name}: ${describe(point)}`);
 }
 
-/** Runs the programs of a file again and says what is wrong with each. */
-function replay(name: string, path: string): number {
-  if (!existsSync(path)) throw new FaradayError('bad-usage', `--replay '${path}' does not exist`);
-  const target = DEVICE_TARGETS.find((each) => each.name === name)!;
-  const session = new Session(loadModules(), target, {
-    seed: 1,
-    corpus: [],
-    judges: judgesOf(name),
+function showEnd(name: string, point: Point | undefined, seed: number): void {
+  process.stderr.write(clear);
+  if (point) process.stdout.write(`${name}: ${describe(point)}; seed ${seed}\n`);
+}
+
+async function fuzzDevice(name: string, options: Options): Promise<number> {
+  const { time, seed, workers, save = false } = options;
+  const { points, programs, crashes } = await search({
+    ...{ target: name, timeMs: time * 1000, seed, workers, corpus: readCorpus(name) },
+    onProgress: (point) => showProgress(name, point),
   });
-  let crashes = 0;
-  for (const program of readPrograms(path)) {
-    const finding = session.examine(program);
-    if (finding) crashes++;
-    const verdict = finding ? `${finding.kind} (${finding.detail})` : 'nothing wrong';
-    process.stdout.write(`${name}: ${verdict}\n`);
+  showEnd(name, points.at(-1), seed);
+  crashes.forEach(announce);
+  reportCurve(name, points);
+  keepCorpus(name, programs, save);
+  return crashes.length;
+}
+
+/** A parser of the host is searched in this process: it counts what runs in it. */
+async function fuzzParser(name: string, { time, seed, save }: Options): Promise<number> {
+  const target = hostTarget(name)!;
+  const corpusFolder = join(CORPUS_FOLDER, name);
+  const { history, crashes, added } = await fuzzHost(target, {
+    ...{ timeMs: time * 1000, seed, corpusFolder, crashFolder: reportFolder(name) },
+    now: () => process.uptime() * 1000,
+    onCrash: ({ file, message }) => {
+      process.stdout.write(`${clear}${name}: ${message}; saved as ${file}\n`);
+    },
+    onProgress: (point) => showProgress(name, point),
+  });
+  showEnd(name, history.at(-1), seed);
+  reportCurve(name, history);
+  if (save) {
+    const inputs = [...readInputs(corpusFolder), ...added];
+    replaceInputs(corpusFolder, await minimiseHostCorpus(target, inputs));
   }
-  return crashes;
+  return crashes.length;
+}
+
+function replayDevice(name: string, path: string): (string | null)[] {
+  const options = { seed: 1, corpus: [], judges: judgesOf(name) };
+  const session = new Session(loadModules(), deviceTarget(name), options);
+  return readPrograms(path).map((program) => {
+    const finding = session.examine(program);
+    return finding && `${finding.kind} (${finding.detail})`;
+  });
+}
+
+/** Runs the programs of a file again, or it as an input, and says what is wrong with each. */
+async function replay(name: string, path: string): Promise<number> {
+  if (!existsSync(path)) throw new FaradayError('bad-usage', `--replay '${path}' does not exist`);
+  const verdicts = DEVICES.includes(name)
+    ? replayDevice(name, path)
+    : (await replayHost(hostTarget(name)!, [path])).map(({ crash }) => crash?.message ?? null);
+  for (const verdict of verdicts) {
+    process.stdout.write(`${name}: ${verdict ?? 'nothing wrong'}\n`);
+  }
+  return verdicts.filter((verdict) => verdict !== null).length;
 }
 
 async function run(word: string, options: Options): Promise<void> {
@@ -120,13 +165,19 @@ async function run(word: string, options: Options): Promise<void> {
   let crashes = 0;
   if (options.replay !== undefined) {
     if (word === 'all') throw new FaradayError('bad-usage', '--replay needs one target, not all');
-    crashes = replay(word, options.replay);
-  } else for (const name of names) crashes += await fuzz(name, options);
+    crashes = await replay(word, options.replay);
+  } else {
+    for (const name of names) {
+      crashes += await (DEVICES.includes(name) ? fuzzDevice : fuzzParser)(name, options);
+    }
+  }
   if (crashes > 0) process.exitCode = EXIT_CRASHES;
 }
 
 function program(): Command {
-  const lines = DEVICE_TARGETS.map(({ name, describe }) => `  ${name.padEnd(12)} ${describe}`);
+  const lines = [...DEVICE_TARGETS, ...HOST_TARGETS].map(
+    ({ name, describe }) => `  ${name.padEnd(12)} ${describe}`,
+  );
   const positive = 2 ** 31 - 1;
   return new Command('fuzz')
     .description('Search for inputs that break a device model or a parser.')
@@ -138,7 +189,12 @@ function program(): Command {
       whole('seed', positive),
       1,
     )
-    .option('--workers <n>', 'processes', whole('workers', 64), availableParallelism())
+    .option(
+      '--workers <n>',
+      'processes, for a device',
+      whole('workers', 64),
+      availableParallelism(),
+    )
     .option('--replay <file>', 'run the programs of a file again instead')
     .option('--save', 'write the minimised corpus to fuzz/corpus')
     .addHelpText('after', `\nTargets:\n${lines.join('\n')}`)

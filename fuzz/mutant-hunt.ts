@@ -12,7 +12,7 @@ import type { FuzzModules } from './engine.ts';
 import type { Mutant } from './mutants.ts';
 import { ReferenceJudge } from './reference-judge.ts';
 import { Session } from './session.ts';
-import { DEVICE_TARGETS } from './targets.ts';
+import { deviceTarget } from './targets.ts';
 
 export interface Capture {
   by: string; // 'fuzzer: KIND', 'tests: FILE', or '' for nobody
@@ -41,7 +41,7 @@ async function compileMutant(mutant: Mutant): Promise<{ wasm: Uint8Array; wat: s
 
 /** Looks for the bug with the fuzzer for `limitSeconds`. */
 function hunt(modules: FuzzModules, name: string, seed: number, limitSeconds: number): Capture {
-  const target = DEVICE_TARGETS.find((each) => each.name === name)!;
+  const target = deviceTarget(name);
   const start = process.uptime();
   // The native engine runs the core without the bug: it may not be asked.
   const judges = [new ReferenceJudge(target)];
@@ -88,5 +88,5 @@ export async function capture(
     fixedBlocks,
   };
   const found = hunt(modules, mutant.target, seed, limitSeconds);
-  return found.by || process.env.NO_TESTS ? found : runTests(wasm);
+  return found.by ? found : runTests(wasm);
 }

@@ -121,6 +121,13 @@ export const DEVICE_TARGETS: readonly DeviceTarget[] = [
   port('pvpanic', abi.KIND_PVPANIC, "the guest's word of its own panic"),
 ];
 
+/** The target of that name, which exists. */
+export function deviceTarget(name: string): DeviceTarget {
+  const found = DEVICE_TARGETS.find((target) => target.name === name);
+  if (!found) throw new RangeError(`no device target '${name}'`);
+  return found;
+}
+
 /** Where the machine's driver has a queue's parts (fuzz/machine/shared.ts). */
 export function placesOf(queue: number): { desc: number; avail: number; used: number } {
   const desc = queue * QUEUE_AREA;

@@ -5,7 +5,7 @@ import { NativeJudge } from './native-judge.ts';
 import type { Program } from './program.ts';
 import { ReferenceJudge } from './reference-judge.ts';
 import { type Crash, type Progress, Session } from './session.ts';
-import { DEVICE_TARGETS } from './targets.ts';
+import { deviceTarget } from './targets.ts';
 
 export interface WorkerOrder {
   target: string;
@@ -27,7 +27,7 @@ const TELL_EVERY_MS = 1000;
 
 /** The judges of a target. */
 export function judgesOf(name: string): Judge[] {
-  const target = DEVICE_TARGETS.find((each) => each.name === name)!;
+  const target = deviceTarget(name);
   return [new NativeJudge(target), new ReferenceJudge(target)];
 }
 
@@ -37,7 +37,7 @@ export async function work(
   tell: (news: WorkerNews) => void,
   others: Program[],
 ): Promise<void> {
-  const target = DEVICE_TARGETS.find(({ name }) => name === order.target)!;
+  const target = deviceTarget(order.target);
   const { seed, corpus } = order;
   const session = new Session(loadModules(), target, {
     seed,
