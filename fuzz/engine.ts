@@ -206,7 +206,17 @@ export class Machine {
     });
     if (length === 0 || typeof result !== 'number') return null;
     const events = new DataView(this.memory.buffer, shared.TRACE, length);
-    return { events, accesses: this.memory.subarray(shared.ACCESSES) };
+    return { events, accesses: this.memory.subarray(shared.ACCESSES), written: this.written() };
+  }
+
+  private written(): number[] {
+    const addresses: number[] = [];
+    const blocks = (shared.RAM + shared.RAM_BYTES) >> shared.DIRTY_SHIFT;
+    for (let block = 0; block < blocks; block++) {
+      const dirty = this.memory[shared.DIRTY + block] | this.memory[shared.ALWAYS_DIRTY + block];
+      if (dirty) addresses.push(block << shared.DIRTY_SHIFT);
+    }
+    return addresses;
   }
 
   takeExecutions(): number {

@@ -2,83 +2,158 @@
 // memory must be the same, byte for byte. Needs the addon.
 import * as abi from '../assembly/abi.ts';
 import { Cage } from '../host/core.ts';
-import * as native from '../host/shim.ts';
-import type { Judge } from './judge.ts';
+import { type GuestMemory, type NativeCage, shim } from '../host/shim.ts';
+import { type Judge, nameOf } from './judge.ts';
 import * as shared from './machine/shared.ts';
 import type { DeviceTarget, Variant } from './targets.ts';
-import { type Trace, type TracedCall, visitTrace } from './trace.ts';
+import {
+  BLOCK_BYTES,
+  type Trace,
+  type TracedCall,
+  type TraceVisitor,
+  visitTrace,
+} from './trace.ts';
 
 const LOG_BYTES = 0x100000;
-const COMPARED_FROM = abi.OUTBOX;
-const COMPARED_TO = 0x11000; // past the last byte of state that any device has
 
-const CALLS: Record<number, (cage: native.NativeCage, call: TracedCall) => number> = {
-  [shared.CALL_READ]: (cage, { a, b }) => cage.read(a, b),
-  [shared.CALL_WRITE]: (cage, { a, b, c }) => cage.write(a, b, c),
-  [shared.CALL_NOTIFY]: (cage, { a }) => cage.notify(a),
-  [shared.CALL_NEXT]: (cage, { a }) => cage.next(a),
-  [shared.CALL_COMPLETE]: (cage, { a, b, c }) => cage.complete(a, b, c),
-  [shared.CALL_INPUT]: (cage, { a }) => cage.input(a),
-  [shared.CALL_FAIL]: (cage) => cage.fail(),
-  [shared.CALL_RESET]: (cage) => cage.reset(),
-  [shared.CALL_CHECK]: (cage) => cage.check(),
-};
+interface Device {
+  cage: Cage;
+  memory: GuestMemory;
+  parts: [state: Part, ram: Part];
+}
 
-/** Native cages of a target's variants over one guest memory. */
-export class NativeJudge implements Judge {
+interface Part {
+  at: number; // where the fuzz machine has it
+  bytes: Buffer;
+}
+
+function repeat(cage: NativeCage, { call, a, b, c }: TracedCall): number {
+  switch (call) {
+    case shared.CALL_READ:
+      return cage.read(a, b);
+    case shared.CALL_WRITE:
+      return cage.write(a, b, c);
+    case shared.CALL_NOTIFY:
+      return cage.notify(a);
+    case shared.CALL_NEXT:
+      return cage.next(a);
+    case shared.CALL_COMPLETE:
+      return cage.complete(a, b, c);
+    case shared.CALL_INPUT:
+      return cage.input(a);
+    case shared.CALL_FAIL:
+      return cage.fail();
+    case shared.CALL_RESET:
+      return cage.reset();
+    default:
+      return cage.check();
+  }
+}
+
+interface Device {
+  cage: Cage;
+  memory: GuestMemory;
+  parts: [state: Part, ram: Part];
+}
+
+interface Part {
+  at: number; // where the fuzz machine has it
+  bytes: Buffer;
+}
+
+/** Native cages of a target's variants, each over guest memory of its own. */
+export class NativeJudge implements Judge, TraceVisitor {
   readonly name = 'native';
-  private readonly memory = native.shim().createMemory(shared.RAM_BYTES);
-  private readonly ram = Buffer.from(this.memory.memory);
-  private readonly cages: Cage[];
-  private readonly spoilt = new Set<number>(); // variants with bytes where no device has state
+  private readonly devices: Device[];
+  private present: Device; // whose trace is visited
+  private readonly ready = new Set<number>(); // variants that are at their starting point
 
   constructor(target: DeviceTarget) {
-    this.cages = target.variants.map(({ kind, config }: Variant) => {
-      const cage = new Cage(kind, this.memory, config);
+    this.devices = target.variants.map(({ kind, config }: Variant) => {
+      const memory = shim().createMemory(shared.RAM_BYTES);
+      const cage = new Cage(kind, memory, config);
       cage.native?.logAccesses(LOG_BYTES);
-      return cage;
+      const parts: Device['parts'] = [
+        { at: 0, bytes: Buffer.from((cage.native as NativeCage).memory) },
+        { at: shared.RAM, bytes: Buffer.from(memory.memory) },
+      ];
+      return { cage, memory, parts };
     });
+    this.present = this.devices[0];
   }
 
-  judge(trace: Trace, variant: number, machine: Uint8Array): string | null {
-    const cage = this.cages[variant].native as native.NativeCage;
-    const bytes = Buffer.from(cage.memory);
+  judge(trace: Trace, variant: number, machine: Uint8Array, deep: boolean): string | null {
     const snapshot = shared.SNAPSHOTS + variant * shared.SNAPSHOT_STRIDE;
     const start = machine.subarray(snapshot, snapshot + shared.SNAPSHOT_STRIDE);
-    const all = this.spoilt.delete(variant);
-    bytes.set(start.subarray(0, all ? abi.CAGE_MEMORY_BYTES : COMPARED_TO));
-    this.ram.set(start.subarray(abi.CAGE_MEMORY_BYTES, abi.CAGE_MEMORY_BYTES + shared.RAM_BYTES));
-    const wrong = visitTrace(trace, {
-      write: (address, moved) => this.ram.set(moved, address),
-      inbox: (moved) => bytes.set(moved, abi.INBOX),
-      state: (offset, moved) => {
-        this.spoilt.add(variant);
-        bytes.set(moved, abi.STATE + offset);
-      },
-      call: (call) => this.repeat(cage, bytes, call),
-    });
-    if (wrong !== null) return wrong;
-    const same = (ours: Buffer, from: number, to: number): boolean =>
-      ours.equals(machine.subarray(from, to));
-    if (!same(bytes.subarray(COMPARED_FROM, COMPARED_TO), COMPARED_FROM, COMPARED_TO)) {
-      return 'the state at the end differs';
+    const device = this.devices[variant];
+    this.present = device;
+    const [state, ram] = device.parts;
+    if (!this.ready.delete(variant)) {
+      state.bytes.set(start.subarray(0, abi.CAGE_MEMORY_BYTES));
+      ram.bytes.set(
+        start.subarray(abi.CAGE_MEMORY_BYTES, abi.CAGE_MEMORY_BYTES + shared.RAM_BYTES),
+      );
     }
-    if (!same(this.ram, shared.RAM, shared.RAM + shared.RAM_BYTES)) return 'guest memory differs';
+    const wrong = visitTrace(trace, this);
+    if (wrong !== null) return wrong;
+    const blocks = deep ? null : trace.written;
+    if (!same(state, machine, blocks) || !same(ram, machine, blocks)) {
+      return 'the memory at the end differs';
+    }
+    // Only what was written is put back: the next program finds the rest as this one did.
+    for (const address of trace.written) {
+      const { at, bytes } = address < shared.RAM ? state : ram;
+      const from = address < shared.RAM ? address : abi.CAGE_MEMORY_BYTES + address - shared.RAM;
+      bytes.set(start.subarray(from, from + BLOCK_BYTES), address - at);
+    }
+    this.ready.add(variant);
     return null;
   }
 
   close(): void {
-    for (const cage of this.cages) cage.close();
-    this.memory.close();
+    for (const { cage, memory } of this.devices) {
+      cage.close();
+      memory.close();
+    }
   }
 
-  private repeat(cage: native.NativeCage, bytes: Buffer, call: TracedCall): string | null {
-    const effects = CALLS[call.call](cage, call);
-    const name = `call ${call.call}(${call.a}, ${call.b}, ${call.c})`;
-    if (effects >>> 0 !== call.effects) return `${name}: effects ${effects}, not ${call.effects}`;
-    const accesses = cage.takeAccesses();
-    if (Buffer.compare(accesses, call.accesses) !== 0) return `${name}: other accesses`;
-    if (bytes.readUInt32LE(abi.OUTBOX_VALUE) !== call.value) return `${name}: another value`;
-    return null;
+  // A visitor of the trace, for the present device.
+
+  write(address: number, bytes: Uint8Array): void {
+    this.present.parts[1].bytes.set(bytes, address);
   }
+
+  inbox(bytes: Uint8Array): void {
+    this.present.parts[0].bytes.set(bytes, abi.INBOX);
+  }
+
+  state(offset: number, bytes: Uint8Array): void {
+    this.present.parts[0].bytes.set(bytes, abi.STATE + offset);
+  }
+
+  call(call: TracedCall): string | null {
+    const { cage, parts } = this.present;
+    const native = cage.native as NativeCage;
+    const effects = repeat(native, call);
+    if (effects >>> 0 !== call.effects) {
+      return `${nameOf(call)}: effects ${effects}, not ${call.effects}`;
+    }
+    if (Buffer.compare(native.takeAccesses(), call.accesses) !== 0) {
+      return `${nameOf(call)}: other accesses`;
+    }
+    const value = parts[0].bytes.readUInt32LE(abi.OUTBOX_VALUE);
+    return value === call.value ? null : `${nameOf(call)}: another value`;
+  }
+}
+
+/** Whether a part is as the machine has it: all of it, or the blocks given. */
+function same({ at, bytes }: Part, machine: Uint8Array, blocks: number[] | null): boolean {
+  if (!blocks) return bytes.equals(machine.subarray(at, at + bytes.length));
+  for (const address of blocks) {
+    const from = address - at;
+    if (from < 0 || from >= bytes.length) continue;
+    const ours = bytes.subarray(from, from + BLOCK_BYTES);
+    if (!ours.equals(machine.subarray(address, address + BLOCK_BYTES))) return false;
+  }
+  return true;
 }

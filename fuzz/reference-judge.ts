@@ -3,20 +3,41 @@
 import * as abi from '../assembly/abi.ts';
 import { ReferenceDevice } from '../testing/reference.ts';
 import type { ReferenceAnswer, ReferenceRecord } from '../testing/reference-answer.ts';
-import type { Judge } from './judge.ts';
+import { type Judge, nameOf } from './judge.ts';
 import * as shared from './machine/shared.ts';
 import { type DeviceTarget, placesOf, type Variant } from './targets.ts';
-import { type Trace, type TracedCall, visitTrace } from './trace.ts';
+import {
+  BLOCK_BYTES,
+  type Trace,
+  type TracedCall,
+  type TraceVisitor,
+  visitTrace,
+} from './trace.ts';
 
-const CALLS: Record<number, (device: ReferenceDevice, call: TracedCall) => ReferenceAnswer> = {
-  [shared.CALL_READ]: (device, { a, b }) => device.read(a, b),
-  [shared.CALL_WRITE]: (device, { a, b, c }) => device.write(a, b, c),
-  [shared.CALL_NOTIFY]: (device, { a }) => device.notify(a),
-  [shared.CALL_NEXT]: (device, { a }) => device.next(a),
-  [shared.CALL_COMPLETE]: (device, { a, b, c }) => device.complete(a, b, c),
-  [shared.CALL_FAIL]: (device) => device.fail(),
-  [shared.CALL_RESET]: (device) => device.reset(),
-};
+function repeat(
+  device: ReferenceDevice,
+  { call, a, b, c }: TracedCall,
+  inbox: Uint8Array,
+): ReferenceAnswer {
+  switch (call) {
+    case shared.CALL_READ:
+      return device.read(a, b);
+    case shared.CALL_WRITE:
+      return device.write(a, b, c);
+    case shared.CALL_NOTIFY:
+      return device.notify(a);
+    case shared.CALL_NEXT:
+      return device.next(a);
+    case shared.CALL_COMPLETE:
+      return device.complete(a, b, c);
+    case shared.CALL_INPUT:
+      return device.input(inbox.subarray(0, a));
+    case shared.CALL_FAIL:
+      return device.fail();
+    default:
+      return device.reset();
+  }
+}
 
 /** The device as a program finds it: brought up as fuzz/engine.ts does it with the core. */
 function prepare({ kind, config, queues }: Variant): ReferenceDevice {
@@ -54,34 +75,33 @@ const same = (one: Uint8Array, other: Uint8Array): boolean => {
   return one.every((byte, at) => byte === other[at]);
 };
 
-export class ReferenceJudge implements Judge {
+export class ReferenceJudge implements Judge, TraceVisitor {
   readonly name = 'reference';
   private readonly starts: ReferenceDevice[];
   private readonly devices: ReferenceDevice[];
-  private inbox = new Uint8Array(0);
+  private bytes = new Uint8Array(0); // in the inbox
+  private device: ReferenceDevice; // whose trace is visited
+  private loaded = false;
 
   constructor(target: DeviceTarget) {
     this.starts = target.variants.map(prepare);
     this.devices = this.starts.map((device) => device.clone());
+    this.device = this.devices[0];
   }
 
-  judge(trace: Trace, variant: number, machine: Uint8Array): string | null {
+  judge(trace: Trace, variant: number, machine: Uint8Array, deep: boolean): string | null {
     const device = this.devices[variant];
     device.restoreFrom(this.starts[variant]);
-    let loaded = false; // a state that came from outside: the reference has no such door
-    const wrong = visitTrace(trace, {
-      write: (address, bytes) => device.ram.set(bytes, address),
-      inbox: (bytes) => {
-        this.inbox = bytes.slice();
-      },
-      state: () => {
-        loaded = true;
-      },
-      call: (call) => (loaded ? null : this.repeat(device, call)),
-    });
-    if (loaded || wrong !== null) return loaded ? null : wrong;
-    const ram = machine.subarray(shared.RAM, shared.RAM + shared.RAM_BYTES);
-    if (!sameRam(device.ram, ram)) return 'guest memory differs';
+    this.device = device;
+    this.loaded = false;
+    const wrong = visitTrace(trace, this);
+    if (this.loaded) return null;
+    if (wrong !== null) return wrong;
+    const [from, to] = [shared.RAM, shared.RAM + shared.RAM_BYTES];
+    const agrees = deep
+      ? sameWords(device.ram, machine.subarray(from, to))
+      : sameBlocks(device.ram, machine, trace.written);
+    if (!agrees) return 'guest memory differs';
     const view = new DataView(machine.buffer, abi.COUNTERS, 4 * abi.COUNTER_COUNT);
     const counted = device.counters.findIndex(
       (count, at) => count !== view.getUint32(4 * at, true),
@@ -89,29 +109,50 @@ export class ReferenceJudge implements Judge {
     return counted < 0 ? null : `incident counter ${counted} differs`;
   }
 
-  private repeat(device: ReferenceDevice, call: TracedCall): string | null {
-    const name = `call ${call.call}(${call.a}, ${call.b}, ${call.c})`;
-    const answer =
-      call.call === shared.CALL_INPUT
-        ? device.input(this.inbox.subarray(0, call.a))
-        : CALLS[call.call](device, call);
+  // A visitor of the trace, for the present device.
+
+  write(address: number, bytes: Uint8Array): void {
+    this.device.ram.set(bytes, address);
+  }
+
+  inbox(bytes: Uint8Array): void {
+    this.bytes = bytes.slice();
+  }
+
+  /** A state that comes from outside: the reference has no such door, and looks no further. */
+  state(): void {
+    this.loaded = true;
+  }
+
+  call(call: TracedCall): string | null {
+    if (this.loaded) return null;
+    const answer = repeat(this.device, call, this.bytes);
     if (answer.effects !== call.effects) {
-      return `${name}: effects ${call.effects}, the reference has ${answer.effects}`;
+      return `${nameOf(call)}: effects ${call.effects}, the reference has ${answer.effects}`;
     }
     if (answer.value !== undefined && low32(answer.value) !== call.value) {
-      return `${name}: value ${call.value}, the reference has ${low32(answer.value)}`;
+      return `${nameOf(call)}: value ${call.value}, the reference has ${low32(answer.value)}`;
     }
     const wrong = answer.record ? differs(answer.record, call.record) : null;
-    return wrong && `${name}: the record's ${wrong}`;
+    return wrong && `${nameOf(call)}: the record's ${wrong}`;
   }
 }
 
 /** Compares in words, which both are a whole number of. */
-function sameRam(one: Uint8Array, other: Uint8Array): boolean {
-  const words = ({ buffer, byteOffset, length }: Uint8Array) =>
-    new Int32Array(buffer, byteOffset, length / 4);
-  const [ours, theirs] = [words(one), words(other)];
+function sameWords(one: Uint8Array, other: Uint8Array): boolean {
+  const ours = new Int32Array(one.buffer, one.byteOffset, one.length / 4);
+  const theirs = new Int32Array(other.buffer, other.byteOffset, other.length / 4);
   for (let at = 0; at < ours.length; at++) if (ours[at] !== theirs[at]) return false;
+  return true;
+}
+
+function sameBlocks(ram: Uint8Array, machine: Uint8Array, addresses: number[]): boolean {
+  for (const address of addresses) {
+    if (address < shared.RAM) continue;
+    const at = address - shared.RAM;
+    const theirs = machine.subarray(address, address + BLOCK_BYTES);
+    if (!sameWords(ram.subarray(at, at + BLOCK_BYTES), theirs)) return false;
+  }
   return true;
 }
 

@@ -198,7 +198,7 @@ export class Session {
     const trace = this.machine.trace(program);
     if (!trace) return null;
     for (const judge of this.judges) {
-      const detail = judge.judge(trace, program.variant, this.machine.memory);
+      const detail = judge.judge(trace, program.variant, this.machine.memory, deep);
       if (detail !== null) return { kind: judge.name, detail };
     }
     if (!deep) return null;

@@ -27,7 +27,12 @@ export interface TraceVisitor {
 export interface Trace {
   events: DataView;
   accesses: Uint8Array;
+  /** The blocks of the machine's memory that the program wrote to: their addresses. */
+  written: number[];
 }
+
+/** Bytes of one of those blocks. */
+export const BLOCK_BYTES = 1 << shared.DIRTY_SHIFT;
 
 const padded = (length: number): number => (length + 3) & ~3;
 
@@ -47,13 +52,17 @@ export function visitTrace({ events, accesses }: Trace, visitor: TraceVisitor): 
       at += 12 + padded(length);
       continue;
     }
-    const word = (index: number): number => events.getUint32(at + 4 * index, true);
     // Five words of the call; five of its return; three before the record, which may be empty.
-    const accessBytes = word(8);
-    const recordBytes = word(9);
+    const accessBytes = events.getUint32(at + 32, true);
+    const recordBytes = events.getUint32(at + 36, true);
     const recordAt = at + 52;
     const wrong = visitor.call({
-      ...{ call: word(1), a: word(2), b: word(3), c: word(4), effects: word(6), value: word(7) },
+      call: events.getUint32(at + 4, true),
+      a: events.getUint32(at + 8, true),
+      b: events.getUint32(at + 12, true),
+      c: events.getUint32(at + 16, true),
+      effects: events.getUint32(at + 24, true),
+      value: events.getUint32(at + 28, true),
       accesses: accesses.subarray(accessesFrom, accessesFrom + accessBytes),
       record: bytes.subarray(recordAt, recordAt + recordBytes),
     });
