@@ -1,18 +1,18 @@
 // `faraday run --record`: writes every call into a cage, with what it answered and every access to
 // guest memory that it made (docs/replay.md). A whole event stands in one block; what is not yet
 // written is never more than a block and an event.
-import { createHash } from 'node:crypto';
 import { closeSync, constants, fchmodSync, fstatSync, openSync, writeSync } from 'node:fs';
 import { ABI_VERSION, EFFECT_REQUEST } from '../../assembly/abi.ts';
 import { AccessLog } from '../access-log.ts';
+import { crc32 } from '../boot/crc32.ts';
+import { nowMs } from '../clock.ts';
 import type { Cage } from '../core.ts';
 import type { CageCalls } from '../engine/device.ts';
 import { FaradayError } from '../errors.ts';
 import { checkOutputPath } from '../output-path.ts';
 import { coreHash } from './core-hash.ts';
 import {
-  BLOCK_DIGEST,
-  BLOCK_DIGEST_BYTES,
+  BLOCK_CHECKSUM,
   BLOCK_HEADER_BYTES,
   CALL_COMPLETE,
   CALL_END,
@@ -22,12 +22,14 @@ import {
   CALL_READ,
   CALL_RESTART,
   CALL_WRITE,
+  ENGINE_FIRST,
   Encoder,
   FORMAT_VERSION,
   MAGIC,
   PREAMBLE_ABI,
   PREAMBLE_BYTES,
   PREAMBLE_FORMAT,
+  TIME_MAX_US,
   TRAPPED,
 } from './format.ts';
 
@@ -52,8 +54,8 @@ export function recordOf(cage: Pick<Cage, 'record'>): Uint8Array {
   }
 }
 
-export function stateHash(cage: Pick<Cage, 'stateBytes'>): Uint8Array {
-  return createHash('sha256').update(cage.stateBytes()).digest();
+export function stateChecksum(cage: Pick<Cage, 'stateBytes'>): number {
+  return crc32(cage.stateBytes());
 }
 
 function refused(path: string, finding: string): FaradayError {
@@ -87,10 +89,15 @@ export class Recorder {
   private begun = false;
   private failure: string | null = null; // an errno name: nothing was recorded from there on
   private fd: number;
+  private readonly now: () => number; // milliseconds
+  private readonly startMs: number;
+  private lastUs = 0; // since the start, of the last event
 
-  constructor(path: string, fd: number) {
+  constructor(path: string, fd: number, now = nowMs) {
     this.path = path;
     this.fd = fd;
+    this.now = now;
+    this.startMs = now();
   }
 
   setMemory(bytes: number): void {
@@ -129,7 +136,7 @@ export class Recorder {
   finish(): void {
     this.begin();
     this.block.u8(CALL_END);
-    for (const { cage } of this.devices) this.block.raw(cage ? stateHash(cage) : NOTHING);
+    for (const { cage } of this.devices) this.block.u32(cage ? stateChecksum(cage) : 0);
     this.writeBlock();
     this.close();
     if (this.failure) throw refused(this.path, `could not be written to its end (${this.failure})`);
@@ -164,8 +171,17 @@ export class Recorder {
     this.begin();
     this.block.u8(call);
     this.block.u8(place);
+    this.block.varint(this.sinceLastUs());
     for (const argument of args) this.block.varint(argument);
     if (input) this.block.bytes(input);
+  }
+
+  /** A clock that went back, or a pause of more than an hour, leaves a time that is no more exact. */
+  private sinceLastUs(): number {
+    const sinceStartUs = Math.floor((this.now() - this.startMs) * 1000);
+    const passedUs = Math.min(Math.max(sinceStartUs - this.lastUs, 0), TIME_MAX_US);
+    this.lastUs += passedUs;
+    return passedUs;
   }
 
   private answer(cage: Cage, effects: number): void {
@@ -190,6 +206,7 @@ export class Recorder {
     this.write(preamble);
     const { block } = this;
     block.varint(this.memoryBytes / 4096);
+    block.u8(ENGINE_FIRST);
     block.raw(coreHash());
     block.u8(this.devices.length);
     for (const { name, kind, config } of this.devices) {
@@ -204,8 +221,7 @@ export class Recorder {
     const payload = this.block.take();
     const header = Buffer.alloc(BLOCK_HEADER_BYTES);
     header.writeUInt32LE(payload.length);
-    const digest = createHash('sha256').update(payload).digest();
-    digest.copy(header, BLOCK_DIGEST, 0, BLOCK_DIGEST_BYTES);
+    header.writeUInt32LE(crc32(payload), BLOCK_CHECKSUM);
     this.write(header);
     this.write(payload);
   }

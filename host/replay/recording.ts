@@ -1,14 +1,13 @@
 // Reading a recording (docs/replay.md), block by block. Whatever its bytes are, the answer is an
 // event or one line that says what is wrong.
-import { createHash } from 'node:crypto';
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { ABI_VERSION, EFFECT_REQUEST } from '../../assembly/abi.ts';
+import { crc32 } from '../boot/crc32.ts';
 import { FaradayError } from '../errors.ts';
 import { type Access, parseAccesses } from './accesses.ts';
 import {
   BLOCK_BYTES_MAX,
-  BLOCK_DIGEST,
-  BLOCK_DIGEST_BYTES,
+  BLOCK_CHECKSUM,
   BLOCK_HEADER_BYTES,
   CALL_ARGUMENTS,
   CALL_END,
@@ -16,6 +15,8 @@ import {
   CALL_NAMES,
   CALL_RESTART,
   Decoder,
+  ENGINE_FIRST,
+  ENGINES,
   FORMAT_VERSION,
   HASH_BYTES,
   MAGIC,
@@ -23,6 +24,7 @@ import {
   PREAMBLE_ABI,
   PREAMBLE_BYTES,
   PREAMBLE_FORMAT,
+  type RecordedEngine,
   TRAPPED,
 } from './format.ts';
 
@@ -37,6 +39,7 @@ export interface RecordedDevice {
 
 export interface RecordedMachine {
   memoryBytes: number;
+  engine: RecordedEngine; // that recorded
   coreHash: Uint8Array;
   devices: readonly RecordedDevice[];
 }
@@ -44,6 +47,7 @@ export interface RecordedMachine {
 export interface RecordedEvent {
   call: number; // CALL_*
   place: number; // of the device
+  timeUs: number; // when the call began, since the recording began
   args: number[];
   input: Uint8Array;
   effects: number;
@@ -56,8 +60,8 @@ export interface RecordedEvent {
 export class Recording {
   readonly path: string;
   readonly machine: RecordedMachine;
-  /** The hash of each device's state at the end; known after the last event. */
-  stateHashes: readonly Uint8Array[] = [];
+  /** The CRC-32 of each device's state at the end; known after the last event. */
+  stateChecksums: readonly number[] = [];
   private readonly fd: number;
   private readonly sizeBytes: number;
   private offset = PREAMBLE_BYTES;
@@ -85,11 +89,15 @@ export class Recording {
 
   /** All events in order. Throws a FaradayError where the file does not hold what it should. */
   *events(): Generator<RecordedEvent> {
+    let timeUs = 0;
     for (let number = 1; ; ) {
       const block = this.nextBlock();
       while (!block.done) {
-        const event = this.within(number, () => parseEvent(block, this.machine.devices.length));
+        const event = this.within(number, () =>
+          parseEvent(block, this.machine.devices.length, timeUs),
+        );
         if (!event) return this.end(number, block);
+        timeUs = event.timeUs;
         yield event;
         number++;
       }
@@ -98,7 +106,7 @@ export class Recording {
 
   private end(number: number, block: Decoder): void {
     const { devices } = this.machine;
-    this.stateHashes = this.within(number, () => devices.map(() => block.raw(HASH_BYTES)));
+    this.stateChecksums = this.within(number, () => devices.map(() => block.u32()));
     if (!block.done || this.offset !== this.sizeBytes) throw this.bad('goes on behind its end');
   }
 
@@ -149,8 +157,7 @@ export class Recording {
     if (length > BLOCK_BYTES_MAX) throw this.bad(`is damaged at byte ${this.offset}`);
     if (length > left - BLOCK_HEADER_BYTES) throw cut();
     const payload = this.read(this.offset + BLOCK_HEADER_BYTES, length);
-    const digest = createHash('sha256').update(payload).digest().subarray(0, BLOCK_DIGEST_BYTES);
-    if (!digest.equals(header.subarray(BLOCK_DIGEST))) {
+    if (crc32(payload) !== header.readUInt32LE(BLOCK_CHECKSUM)) {
       throw this.bad(`is damaged between bytes ${this.offset} and ${this.offset + length}`);
     }
     this.offset += BLOCK_HEADER_BYTES + length;
@@ -176,6 +183,8 @@ export class Recording {
 function parseMachine(block: Decoder): RecordedMachine {
   const memoryBytes = block.varint() * PAGE_BYTES;
   if (memoryBytes === 0) throw new Malformed('no guest memory');
+  const engine = ENGINES[block.u8() - ENGINE_FIRST];
+  if (!engine) throw new Malformed('no known engine');
   const coreHash = block.raw(HASH_BYTES);
   const devices: RecordedDevice[] = [];
   for (let left = block.u8(); left > 0; left--) {
@@ -184,19 +193,20 @@ function parseMachine(block: Decoder): RecordedMachine {
     devices.push({ kind, name, config: block.bytes() });
   }
   if (!block.done) throw new Malformed('more than belongs there');
-  return { memoryBytes, coreHash, devices };
+  return { memoryBytes, engine, coreHash, devices };
 }
 
 /** The next event, or null for the end of all. */
-function parseEvent(block: Decoder, deviceCount: number): RecordedEvent | null {
+function parseEvent(block: Decoder, deviceCount: number, lastUs: number): RecordedEvent | null {
   const call = block.u8();
   if (call === CALL_END) return null;
   if (call >= CALL_NAMES.length) throw new Malformed('no known call');
   const place = block.u8();
   if (place >= deviceCount) throw new Malformed('a device that is not there');
+  const timeUs = lastUs + block.varint();
   const args = Array.from({ length: CALL_ARGUMENTS[call] }, () => block.varint());
   const input = call === CALL_INPUT ? block.bytes() : NOTHING;
-  const base = { call, place, args, input };
+  const base = { call, place, timeUs, args, input };
   if (call === CALL_RESTART) {
     return { ...base, effects: 0, value: 0, record: NOTHING, accesses: NOTHING, parsed: [] };
   }

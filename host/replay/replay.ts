@@ -19,7 +19,7 @@ import {
   CALL_WRITE,
   TRAPPED,
 } from './format.ts';
-import { recordOf, stateHash } from './recorder.ts';
+import { recordOf, stateChecksum } from './recorder.ts';
 import { type RecordedEvent, Recording } from './recording.ts';
 
 export interface ReplayResult {
@@ -62,10 +62,10 @@ class Replayer {
       else this.repeat(event);
     }
     this.cages.forEach((cage, place) => {
-      const expected = this.recording.stateHashes[place];
-      const got = stateHash(cage);
-      if (hex(expected) !== hex(got)) {
-        this.differ('at the end', place, 'state with hash', hex(expected), hex(got));
+      const expected = this.recording.stateChecksums[place];
+      const got = stateChecksum(cage);
+      if (expected !== got) {
+        this.differ('at the end', place, 'state with CRC-32', number(expected), number(got));
       }
     });
     const { events, guestBytes } = this;
