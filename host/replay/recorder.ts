@@ -2,7 +2,7 @@
 // guest memory that it made (docs/replay.md). A whole event stands in one block; what is not yet
 // written is never more than a block and an event.
 import { closeSync, constants, fchmodSync, fstatSync, openSync, writeSync } from 'node:fs';
-import { ABI_VERSION, EFFECT_REQUEST } from '../../assembly/abi.ts';
+import { EFFECT_REQUEST } from '../../assembly/abi.ts';
 import { AccessLog } from '../access-log.ts';
 import { crc32 } from '../boot/crc32.ts';
 import { nowMs } from '../clock.ts';
@@ -10,10 +10,7 @@ import type { Cage } from '../core.ts';
 import type { CageCalls } from '../engine/device.ts';
 import { FaradayError } from '../errors.ts';
 import { checkOutputPath } from '../output-path.ts';
-import { coreHash } from './core-hash.ts';
 import {
-  BLOCK_CHECKSUM,
-  BLOCK_HEADER_BYTES,
   CALL_COMPLETE,
   CALL_END,
   CALL_FAIL,
@@ -22,25 +19,17 @@ import {
   CALL_READ,
   CALL_RESTART,
   CALL_WRITE,
-  ENGINE_FIRST,
   Encoder,
-  FORMAT_VERSION,
-  MAGIC,
-  PREAMBLE_ABI,
-  PREAMBLE_BYTES,
-  PREAMBLE_FORMAT,
   TIME_MAX_US,
   TRAPPED,
 } from './format.ts';
+import { blockHeader, type DevicePlan, recordingHeader } from './header.ts';
 
 const BLOCK_BYTES = 0x10000; // a block is written once it holds as many
 const PRIVATE = 0o600; // a recording holds what the guest's memory held
 const NOTHING = new Uint8Array(0);
 
-interface RecordedDevice {
-  name: string;
-  kind: number;
-  config: Uint8Array;
+interface RecordedDevice extends DevicePlan {
   cage: Cage | null; // the present one
 }
 
@@ -58,12 +47,17 @@ export function stateChecksum(cage: Pick<Cage, 'stateBytes'>): number {
   return crc32(cage.stateBytes());
 }
 
+/** The error for a recording that ended before its guest did; `errno` is a name. */
+export function cutShort(path: string, errno: string): FaradayError {
+  return refused(path, `could not be written to its end (${errno})`);
+}
+
 function refused(path: string, finding: string): FaradayError {
   return new FaradayError('bad-usage', `--record '${path}' ${finding}`);
 }
 
 /** Opens the file of --record, or says in one line why a run cannot be recorded there. */
-export function openRecording(path: string, inputs: readonly string[]): Recorder {
+export function openRecordingFile(path: string, inputs: readonly string[]): number {
   checkOutputPath('--record', path, inputs);
   let fd: number | undefined;
   try {
@@ -71,12 +65,17 @@ export function openRecording(path: string, inputs: readonly string[]): Recorder
     fd = openSync(path, O_WRONLY | O_CREAT | O_NONBLOCK | O_TRUNC, PRIVATE);
     if (!fstatSync(fd).isFile()) throw refused(path, 'is no regular file; name a file');
     fchmodSync(fd, PRIVATE); // one that was there may be anybody's to read
-    return new Recorder(path, fd);
+    return fd;
   } catch (error) {
     if (fd !== undefined) closeSync(fd);
     if (error instanceof FaradayError) throw error;
     throw refused(path, `cannot be written (${(error as NodeJS.ErrnoException).code})`);
   }
+}
+
+/** The same with a recorder of this process' own cages. */
+export function openRecording(path: string, inputs: readonly string[]): Recorder {
+  return new Recorder(path, openRecordingFile(path, inputs));
 }
 
 export class Recorder {
@@ -139,7 +138,7 @@ export class Recorder {
     for (const { cage } of this.devices) this.block.u32(cage ? stateChecksum(cage) : 0);
     this.writeBlock();
     this.close();
-    if (this.failure) throw refused(this.path, `could not be written to its end (${this.failure})`);
+    if (this.failure) throw cutShort(this.path, this.failure);
   }
 
   close(): void {
@@ -199,30 +198,12 @@ export class Recorder {
   private begin(): void {
     if (this.begun) return;
     this.begun = true;
-    const preamble = Buffer.alloc(PREAMBLE_BYTES);
-    preamble.write(MAGIC, 'latin1');
-    preamble.writeUInt32LE(FORMAT_VERSION, PREAMBLE_FORMAT);
-    preamble.writeUInt32LE(ABI_VERSION, PREAMBLE_ABI);
-    this.write(preamble);
-    const { block } = this;
-    block.varint(this.memoryBytes / 4096);
-    block.u8(ENGINE_FIRST);
-    block.raw(coreHash());
-    block.u8(this.devices.length);
-    for (const { name, kind, config } of this.devices) {
-      block.varint(kind);
-      block.bytes(Buffer.from(name));
-      block.bytes(config);
-    }
-    this.writeBlock();
+    this.write(recordingHeader('v8', this.memoryBytes, this.devices));
   }
 
   private writeBlock(): void {
     const payload = this.block.take();
-    const header = Buffer.alloc(BLOCK_HEADER_BYTES);
-    header.writeUInt32LE(payload.length);
-    header.writeUInt32LE(crc32(payload), BLOCK_CHECKSUM);
-    this.write(header);
+    this.write(blockHeader(payload));
     this.write(payload);
   }
 
