@@ -419,7 +419,7 @@ test('the command replays, and says each mistake in one line', () => {
     [['replay', folder], /is no regular file/],
     [['replay', at('cut')], /ends early/],
     [['replay', recorded, '--engine', 'x'], /--engine 'x' is unknown; known are v8, cell/],
-    [['--kernel', 'k', '--record', 'r'], /--record is not for engine cell; use --engine v8/],
+    [['--kernel', 'k', '--record', 'r', '--detach'], /--detach and --record exclude each other/],
     [
       ['--kernel', 'k', '--engine', 'v8', '--record', 'r', '--report', 'r'],
       /--record and --report are both 'r'/,

@@ -42,11 +42,12 @@ export const STEPS = {
       'host/boot/image-format.ts',
       'host/engine/cell-protocol.ts',
       'host/confine',
+      'host/replay/format.ts',
       'tools/build-shim.ts',
       'tools/build-filters.ts',
     ],
     output: 'build/faraday-cell',
-    also: ['build/faraday.node'],
+    also: ['build/faraday.node', 'build/faraday-cell-recording'],
   },
   guest: { inputs: ['guest', 'tools/build-guest.ts'], output: 'build/init' },
   bundle: {
