@@ -39,6 +39,7 @@ export const STEPS = {
       'asconfig.json',
       'tools/build-core.ts',
       'host/shim.ts',
+      'host/access-format.ts',
       'host/boot/image-format.ts',
       'host/engine/cell-protocol.ts',
       'host/confine',

@@ -19,8 +19,9 @@ import {
   CALL_WRITE,
   TRAPPED,
 } from './format.ts';
+import type { RecordedEvent } from './parse.ts';
 import { recordOf, stateChecksum } from './recorder.ts';
-import { type RecordedEvent, Recording } from './recording.ts';
+import { Recording } from './recording.ts';
 
 export interface ReplayResult {
   events: number;
