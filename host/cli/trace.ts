@@ -4,6 +4,7 @@ import { FaradayError } from '../errors.ts';
 import { oneLine, printOutput } from '../log.ts';
 import type { Filter } from '../replay/list.ts';
 import type { Recording } from '../replay/recording.ts';
+import { collect } from './repeatable.ts';
 
 const CHUNK_CHARACTERS = 0x10000;
 
@@ -90,8 +91,6 @@ async function makePage(recording: Recording, flags: Flags, path: string): Promi
   const { writePage } = await import('../replay/write-page.ts');
   printOutput(`${writePage(recording, path)}\n`);
 }
-
-const collect = (value: string, before: string[]): string[] => [...before, value];
 
 export const traceCommand = new Command('trace')
   .description('list what a recorded run did, or make a page of it')

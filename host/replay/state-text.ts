@@ -42,7 +42,7 @@ function queueRows(queue: QueueState): Row[] {
   ];
 }
 
-function virtioRows(state: VirtioState): Row[] {
+function virtioRows(kind: string, state: VirtioState): Row[] {
   const { deviceFeaturesSel, driverFeaturesSel, queueSel } = state;
   return [
     ['status', list(state.status)],
@@ -50,7 +50,7 @@ function virtioRows(state: VirtioState): Row[] {
     ['interrupt status', list(state.interruptStatus)],
     ['selected', `queue ${queueSel}, features ${deviceFeaturesSel}, ${driverFeaturesSel}`],
     ['config generation', String(state.configGeneration)],
-    ['write cache', state.writeback ? 'on' : 'off'],
+    ...(kind === 'virtio-blk' ? [['write cache', state.writeback ? 'on' : 'off'] as Row] : []),
     ...(state.featuresBeyond ? [['features past 63', 'accepted'] as Row] : []),
     ...state.queues.flatMap(queueRows),
   ];
@@ -103,7 +103,7 @@ function i8042Rows(state: I8042State): Row[] {
 export function stateText(name: string, state: DeviceState): string {
   const incidents = Object.entries(state.incidents).map(([what, count]) => `${what} ${count}`);
   const rows: Row[] = [
-    ...(state.virtio ? virtioRows(state.virtio) : []),
+    ...(state.virtio ? virtioRows(state.kind, state.virtio) : []),
     ...(state.serial ? serialRows(state.serial) : []),
     ...(state.rtc ? rtcRows(state.rtc) : []),
     ...(state.i8042 ? i8042Rows(state.i8042) : []),

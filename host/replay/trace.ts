@@ -19,7 +19,7 @@ import { PhaseFinder } from './phases.ts';
 import * as ports from './port-registers.ts';
 import { AccessNamer } from './queue-accesses.ts';
 import { parseRequest, type TracedRequest } from './request.ts';
-import { freshVirtio, type VirtioContext, virtioRegister } from './virtio-registers.ts';
+import { copyVirtio, freshVirtio, type VirtioContext, virtioRegister } from './virtio-registers.ts';
 
 export interface TracedEvent {
   number: number; // from 1
@@ -46,21 +46,40 @@ export interface DeviceContext {
 
 const SHOWN_INPUT_BYTES = 32;
 
+/** Where a tracer stands: another goes on from there. */
+export interface Checkpoint {
+  number: number; // of the last event taken
+  contexts: readonly DeviceContext[];
+}
+
+const copyContext = ({ virtio, ports: port }: DeviceContext): DeviceContext => ({
+  virtio: copyVirtio(virtio),
+  ports: { ...port },
+});
+
 function freshContext({ kind }: RecordedDevice): DeviceContext {
   return { virtio: freshVirtio(kind), ports: ports.freshPorts() };
 }
 
-/** Names events, each in its turn from the first on: what one means follows from those before. */
+/**
+ * Names events, each in its turn from the first on, or from a checkpoint on: what one means follows
+ * from those before. Phases are told from the first event on only.
+ */
 export class Tracer {
   readonly devices: readonly RecordedDevice[];
-  readonly contexts: DeviceContext[];
-  private readonly phases: PhaseFinder;
-  private number = 0;
+  private readonly contexts: DeviceContext[];
+  private readonly phases: PhaseFinder | null;
+  private number: number;
 
-  constructor(devices: readonly RecordedDevice[]) {
+  constructor(devices: readonly RecordedDevice[], from?: Checkpoint) {
     this.devices = devices;
-    this.contexts = devices.map(freshContext);
-    this.phases = new PhaseFinder(devices);
+    this.contexts = from ? from.contexts.map(copyContext) : devices.map(freshContext);
+    this.number = from?.number ?? 0;
+    this.phases = from ? null : new PhaseFinder(devices);
+  }
+
+  checkpoint(): Checkpoint {
+    return { number: this.number, contexts: this.contexts.map(copyContext) };
   }
 
   take(event: RecordedEvent): TracedEvent {
@@ -80,7 +99,7 @@ export class Tracer {
       effects: trapped ? [] : bitNames(effects, EFFECT_NAMES),
       trapped,
       request: parseRequest(event.record),
-      phase: this.phases.take(event),
+      phase: this.phases?.take(event) ?? '',
       accesses: event.parsed,
     };
   }
