@@ -16,7 +16,7 @@ import { fileURLToPath } from 'node:url';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const stampsPath = join(root, 'build/stamps.json');
 
-/** @typedef {'core' | 'shim' | 'guest' | 'bundle'} StepName */
+/** @typedef {'core' | 'shim' | 'guest' | 'page' | 'bundle'} StepName */
 
 /**
  * Inputs are files and whole folders.
@@ -50,6 +50,10 @@ export const STEPS = {
     also: ['build/faraday.node'],
   },
   guest: { inputs: ['guest', 'tools/build-guest.ts'], output: 'build/init' },
+  page: {
+    inputs: ['host/page', 'host/replay', 'assembly/abi.ts', 'tools/build-page.ts'],
+    output: 'build/trace.html',
+  },
   bundle: {
     inputs: [
       'host',

@@ -88,8 +88,8 @@ async function makePage(recording: Recording, flags: Flags, path: string): Promi
   const given = Object.entries(others).find(([, value]) => value !== undefined)?.[0];
   const listed = given ?? (device.length > 0 ? '--device' : kind.length > 0 && '--kind');
   if (listed) throw usage(`--html shows a whole recording; leave ${listed} out, or --html`);
-  const { writePage } = await import('../replay/write-page.ts');
-  printOutput(`${writePage(recording, path)}\n`);
+  const { writePage } = await import('../trace-page.ts');
+  printOutput(`${oneLine(writePage(recording, path))}\n`);
 }
 
 export const traceCommand = new Command('trace')

@@ -5,6 +5,7 @@ import { CALL_NAMES } from './format.ts';
 import { EFFECT_NAMES, hexNumber } from './names.ts';
 import type { TracedRequest } from './request.ts';
 import type { TracedEvent } from './trace.ts';
+import { accessText, eventText } from './words.ts';
 
 /** What --kind takes: calls (an end is none), effects, and what has no effect bit. */
 export const KINDS: readonly string[] = [
@@ -22,8 +23,6 @@ export interface Filter {
   toUs: number;
 }
 
-const SHOWN_RANGES = 4;
-const SHOWN_BYTES = 32;
 const TIME_COLUMNS = 12;
 const NUMBER_COLUMNS = 7;
 
@@ -49,35 +48,11 @@ function sizeOf(accesses: readonly Access[]) {
   return { count: accesses.length, bytes, refused };
 }
 
-/** A request record in words. */
-export function requestText(request: TracedRequest): string {
-  const { kind, queue, head, tag, offset, length, flags, ranges, text } = request;
-  if (kind === 'CONSOLE_OUT') return `CONSOLE_OUT ${length} bytes '${text}'`;
-  const shown = ranges.slice(0, SHOWN_RANGES);
-  const each = shown.map((range) => `${hexNumber(range.address)}+${range.length}`);
-  if (ranges.length > shown.length) each.push(`and ${ranges.length - shown.length} more`);
-  const where = kind === 'ENTROPY' ? '' : ` at ${offset}`;
-  return [
-    `${kind} ${length} bytes${where}, queue ${queue} head ${head} tag ${hexNumber(tag)}`,
-    ...(flags.length > 0 ? [flags.join(' ')] : []),
-    ...(each.length > 0 ? [`into ${each.join(' ')}`.replace('into', direction(kind))] : []),
-  ].join(', ');
-}
-
-const direction = (kind: string): string => (kind === 'BLK_OUT' ? 'from' : 'into');
-
-function bodyOf(event: TracedEvent): string {
-  const { register, value, meaning, kind } = event;
-  if (register) return `${register} = ${hexNumber(value)}${meaning ? ` (${meaning})` : ''}`;
-  return kind === 'input' ? `${meaning}, took ${value}` : meaning;
-}
-
 /** One event as a line, without its end. */
 export function eventLine(event: TracedEvent, deviceColumns: number): string {
   const { count, bytes, refused } = sizeOf(event.accesses);
   const effects = event.trapped ? 'TRAP' : event.effects.join(' ');
-  const parts = [bodyOf(event)];
-  if (event.request) parts.push(requestText(event.request));
+  const parts = [eventText(event)];
   if (count > 0) parts.push(`${count} accesses of ${bytes} bytes`);
   if (refused > 0) parts.push(`${refused} refused`);
   const columns = [
@@ -93,13 +68,7 @@ export function eventLine(event: TracedEvent, deviceColumns: number): string {
 
 /** One access as a line below its event's, without its end. */
 export function accessLine(access: Access, name: string): string {
-  const { kind, address, length, allowed, data } = access;
-  const indent = ' '.repeat(NUMBER_COLUMNS + TIME_COLUMNS + 4);
-  if (kind === 'fence') return `${indent}fence`;
-  const more = data.length > SHOWN_BYTES ? '...' : '';
-  const content = allowed ? `${hexOf(data.subarray(0, SHOWN_BYTES))}${more}` : 'refused';
-  const what = name || content;
-  return `${indent}${kind.padEnd(8)}${hexNumber(address)}+${length}  ${allowed ? what : `${name} refused`.trim()}`;
+  return `${' '.repeat(NUMBER_COLUMNS + TIME_COLUMNS + 4)}${accessText(access, name)}`;
 }
 
 function accessObject({ kind, address, length, allowed, data }: Access, name: string) {

@@ -24,7 +24,7 @@ export class Recording {
   /** The CRC-32 of each device's state at the end; known after the last event. */
   stateChecksums: readonly number[] = [];
   private readonly fd: number;
-  private readonly sizeBytes: number;
+  readonly sizeBytes: number;
   private offset = PREAMBLE_BYTES;
 
   constructor(path: string) {
@@ -42,6 +42,11 @@ export class Recording {
 
   close(): void {
     closeSync(this.fd);
+  }
+
+  /** The file up to the last block that events() has read. */
+  goodBytes(): Uint8Array {
+    return this.read(0, this.offset);
   }
 
   bad(finding: string): FaradayError {
