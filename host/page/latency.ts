@@ -70,9 +70,9 @@ export class Latency {
       if (count > 0) context.fillText(formatCount(count), x, height - BOTTOM_PX - length - 4);
       const label = `< ${formatSpan(2 ** (first + index))}`;
       // Labels that would touch are left out, every other one or more.
-      const length = context.measureText(label).width;
-      const middle = Math.min(Math.max(x, length / 2), width - length / 2);
-      if (index % Math.ceil((length + 8) / step) === 0) {
+      const half = context.measureText(label).width / 2;
+      const middle = Math.min(Math.max(x, half), width - half);
+      if (index % Math.ceil((2 * half + 8) / step) === 0) {
         context.fillText(label, middle, height - 4);
       }
     });
