@@ -178,7 +178,7 @@ export class Recorder {
 
   /** A clock that went back, or a pause of more than an hour, leaves a time that is no more exact. */
   private sinceLastUs(): number {
-    const sinceStartUs = Math.floor((this.now() - this.startMs) * 1000);
+    const sinceStartUs = Math.round((this.now() - this.startMs) * 1000);
     const passedUs = Math.min(Math.max(sinceStartUs - this.lastUs, 0), TIME_MAX_US);
     this.lastUs += passedUs;
     return passedUs;

@@ -109,7 +109,12 @@ function ascii(value: number): string {
   return `'${String.fromCharCode(...bytes.filter((byte) => byte >= 0x20 && byte < 0x7f))}'`;
 }
 
-function meaningOf(context: VirtioContext, register: string, value: number): string {
+function meaningOf(
+  context: VirtioContext,
+  register: string,
+  value: number,
+  write: boolean,
+): string {
   const { queueSel } = context;
   switch (register) {
     case 'MagicValue':
@@ -127,7 +132,7 @@ function meaningOf(context: VirtioContext, register: string, value: number): str
     case 'InterruptACK':
       return list(bitNames(value, INTERRUPT_NAMES));
     case 'Status':
-      return value === 0 ? 'reset' : list(bitNames(value, STATUS_NAMES));
+      return write && value === 0 ? 'reset' : list(bitNames(value, STATUS_NAMES));
     default:
       return register.startsWith('Queue') && register !== 'QueueSel' ? `queue ${queueSel}` : '';
   }
@@ -199,7 +204,7 @@ export function virtioRegister(
   }
   const register = REGISTERS[offset];
   if (register === undefined) return { register: hexNumber(offset), meaning: 'no such register' };
-  const meaning = meaningOf(context, register, value);
+  const meaning = meaningOf(context, register, value, write);
   if (write && taken) follow(context, register, value);
   return { register, meaning };
 }
