@@ -1,5 +1,5 @@
-// The layout of a logged access, in a file of its own that runs anywhere: the addon's module does not.
-// The build makes C macros of these numbers too, as part of host/shim.ts.
+// The layout of a logged access, in a file of its own that runs anywhere: the addon's module does
+// not. The build makes C macros of these numbers too, as part of host/shim.ts.
 
 // An access of a cage to guest memory, as a log holds it: this entry, then the bytes that were
 // moved, unless it was refused.

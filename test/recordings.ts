@@ -1,5 +1,5 @@
-// Recordings of small machines for tests: real cages, driven as a guest does, with a clock that only
-// moves where the test says so.
+// Recordings of small machines for tests: real cages, driven as a guest does, with a clock that
+// only moves where the test says so.
 import { openSync } from 'node:fs';
 import {
   EFFECT_MORE,

@@ -1,5 +1,5 @@
-// host/replay/state.ts against real devices: every offset is pinned by what a driven device shows, and
-// `faraday replay --state` shows the state at the event that is asked for.
+// host/replay/state.ts against real devices: every offset is pinned by what a driven device shows,
+// and `faraday replay --state` shows the state at the event that is asked for.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

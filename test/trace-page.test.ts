@@ -1,5 +1,5 @@
-// The page of `faraday trace --html`, in a real browser: what it shows, what a click and keys do, and
-// that it asks for nothing.
+// The page of `faraday trace --html`, in a real browser: what it shows, what a click and keys do,
+// and that it asks for nothing.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -136,7 +136,8 @@ browserTest("a click on a request shows its whole life, and so does one on its l
     }
     assert.is(await page.evaluate(`document.querySelector('${SLOWEST_ROW}').ariaSelected`), 'true');
     assert.match(await text(page, '#event-rows tr:first-child .what'), /QueueNotify/);
-    // The slowest request is a fifth of the run, so its bar is easy to hit, at two thirds of a lane.
+    // The slowest request is a fifth of the run, so its bar is easy to hit, at two thirds of a
+    // lane.
     const [x, y] = await page.evaluate<[number, number]>(`(() => {
       const canvas = document.querySelector('.lane[data-device="disk:rootfs"] canvas');
       canvas.scrollIntoView({ block: 'center' });

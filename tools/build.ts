@@ -1,5 +1,5 @@
-// npm run build: the core, the shim, the guest's init, the page of a trace and the bundle, each when
-// its inputs changed.
+// npm run build: the core, the shim, the guest's init, the page of a trace and the bundle, each
+// when its inputs changed.
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { FaradayError } from '../host/errors.ts';

@@ -1,5 +1,5 @@
-// The page that `faraday trace --html` writes. Everything is in the one file: this script, the style,
-// and the recording itself, deflated, in base64; nothing is asked of a network.
+// The page that `faraday trace --html` writes. Everything is in the one file: this script, the
+// style, and the recording itself, deflated, in base64; nothing is asked of a network.
 import { byId, formatCount, formatTime, make } from './draw.ts';
 import { Events } from './events.ts';
 import { Latency } from './latency.ts';
@@ -94,5 +94,5 @@ async function main(): Promise<void> {
 
 main().catch((error: Error) => {
   byId('loading').textContent = `This page cannot show its recording: ${error.message}`;
-  console.error(error);
+  throw error;
 });

@@ -1,5 +1,5 @@
-// What the page knows of a recording: columns with one entry an event, requests with their ends, and
-// checkpoints from which any stretch of events can be decoded again.
+// What the page knows of a recording: columns with one entry an event, requests with their ends,
+// and checkpoints from which any stretch of events can be decoded again.
 import { EFFECT_IRQ, EFFECT_REQUEST } from '../../assembly/abi.ts';
 import {
   BLOCK_HEADER_BYTES,

@@ -236,7 +236,7 @@ export class Timeline {
     }
   }
 
-  // --- Pointer and keys ---------------------------------------------------------------------------
+  // --- Pointer and keys --------------------------------------------------------------------------
 
   private timeAt(clientX: number): number {
     const { left, width } = this.exits.getBoundingClientRect();

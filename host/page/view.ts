@@ -1,5 +1,5 @@
-// What is shown at the moment: a span of time, and the selected request. Parts of the page change it
-// here and hear of every change.
+// What is shown at the moment: a span of time, and the selected request. Parts of the page change
+// it here and hear of every change.
 import type { Model, Request } from './model.ts';
 
 const SPAN_MIN_US = 20;

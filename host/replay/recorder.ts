@@ -176,7 +176,7 @@ export class Recorder {
     if (input) this.block.bytes(input);
   }
 
-  /** A clock that went back, or a pause of more than an hour, leaves a time that is no more exact. */
+  /** A clock that went back, or a pause past TIME_MAX_US, leaves a time that is not exact. */
   private sinceLastUs(): number {
     const sinceStartUs = Math.round((this.now() - this.startMs) * 1000);
     const passedUs = Math.min(Math.max(sinceStartUs - this.lastUs, 0), TIME_MAX_US);
