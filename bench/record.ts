@@ -1,85 +1,79 @@
-// What does it cost a cell to record? The same bare-metal guest in the release cell and in the one
-// that records: a disk whose queue is kept full, and registers that two vCPUs read at once.
-import { closeSync, rmSync, statSync } from 'node:fs';
-import type { MachineImage } from '../host/boot/image.ts';
-import { PHASE_ENDED, PHASE_RUNNING, REPORT_PHASES } from '../host/engine/cell-protocol.ts';
-import { openCellRecording } from '../host/replay/cell-recording.ts';
-import { replay } from '../host/replay/replay.ts';
-import { le } from '../test/bare-metal.ts';
-import { busyRings, queueSegments, ringAt, testDisk, WINDOW } from '../test/cell-disk.ts';
-import { bareImage, scratchPath, startSpawned } from '../test/cell-guest.ts';
-import { REG } from '../test/driver.ts';
-import type { Code } from '../test/machine-code.ts';
-import { type Contender, keepRaw, median, printComparison, printLine } from './parts/samples.ts';
+// How much does recording add to a boot?
+// The same guest boots in engine v8 with and without --record, in turn, each in a nested lab of its
+// own (bench/boot.ts says why): a stock kernel with its messages on the console, from a root disk.
+// That is the most that a boot has to record.
+import { randomBytes } from 'node:crypto';
+import { copyFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { FaradayError } from '../host/errors.ts';
+import { makeRootDisk } from '../tools/rootfs.ts';
+import { benchInLab, compile, labFolder } from './parts/lab.ts';
+import { keepRaw, median, printComparison, printLine } from './parts/samples.ts';
 
-const ROUNDS = 9;
-const REQUESTS = 30_000;
-const READS = 60_000; // of each of the two vCPUs
-const DEPTH = 32;
+const ROUNDS = 5;
+const ROOT_MIB = 32;
+const TIME_LIMIT_SECONDS = 200;
+const MIB = 2 ** 20;
+const DATA_BYTES = 4 * MIB; // that the guest reads, so that there are block requests in number
+const GUEST_INIT = `#!/bin/sh
+exec < /dev/console > /dev/console 2>&1
+cat /data > /dev/null
+echo 'USER SPACE'
+poweroff -f
+`;
 
-interface Load {
-  name: string;
-  unit: string;
-  count: number;
-  image: MachineImage;
+interface Sample {
+  kind: string; // plain, recorded
+  userSpaceMs: number;
+  endMs: number;
+  events: number; // of the recording, as the next
+  bytes: number;
 }
 
-function blockLoad(): Load {
-  const ring = ringAt(0, { depth: DEPTH });
-  const image = bareImage((code) => busyRings(code, [ring], [ring], REQUESTS).powerOff(), {
-    virtio: [testDisk().device],
-    segments: queueSegments({ heads: DEPTH }),
+async function prepare(): Promise<void> {
+  const folder = await labFolder('record');
+  await makeRootDisk(join(folder, 'root.ext4'), ROOT_MIB, {
+    init: GUEST_INIT,
+    files: { data: randomBytes(DATA_BYTES) },
   });
-  return { name: '512-byte reads, 32 at once', unit: 'request', count: REQUESTS, image };
+  await compile('stopwatch', join(folder, 'stopwatch'));
+  copyFileSync(new URL('record.sh', import.meta.url), join(folder, 'record.sh'));
 }
 
-const reads = (code: Code, name: string): Code => {
-  code.raw(0xbd, ...le(READS, 4)).label(name); // mov ebp, count
-  return code
-    .load(WINDOW + REG.Status)
-    .raw(0x4d)
-    .jumpIfNotZero(name); // dec ebp
-};
-
-function registerLoad(): Load {
-  const image = bareImage(
-    (code) => {
-      reads(code.startOthers(['other']), 'first').powerOff();
-      reads(code.label('other'), 'second').idle();
-    },
-    { cpuCount: 2, virtio: [{ kind: 'virtio-rng', slot: { address: WINDOW, pin: 5 } }] },
-  );
-  return { name: 'a register of one device, two vCPUs', unit: 'read', count: READS, image };
+/** One guest, in a lab of its own. */
+async function boot(kind: string): Promise<Sample> {
+  const output = await benchInLab({
+    name: 'record',
+    command: ['bash', 'record.sh', process.execPath, kind],
+    timeoutSeconds: TIME_LIMIT_SECONDS,
+  });
+  const line = output.replaceAll('\r', '').split('\n');
+  const times = line.find((each) => each.startsWith('sample '));
+  if (!times) throw new FaradayError('internal', `record: ${output}`);
+  const [userSpaceMs, endMs] = times.split(' ').slice(1).map(Number);
+  const size = /^recording (\d+) (\d+)/m.exec(line.join('\n'));
+  const [events, bytes] = size ? size.slice(1).map(Number) : [0, 0];
+  return { kind, userSpaceMs, endMs, events, bytes };
 }
 
-/** Runs the guest once: nanoseconds from its first instruction to its end. */
-async function measure(image: MachineImage, path?: string): Promise<number> {
-  const recording = path === undefined ? undefined : openCellRecording(path, [], image).fd;
-  const cell = startSpawned(image, { recording });
-  if (recording !== undefined) closeSync(recording);
-  const { status, report } = await cell.ended();
-  if (status !== 0 || !report) throw new Error(`the guest ended with ${status}`);
-  const phase = (index: number) => Number(report.getBigUint64(REPORT_PHASES + 8 * index, true));
-  return phase(PHASE_ENDED) - phase(PHASE_RUNNING);
-}
-
+/** Measures in the lab and prints the table; raw samples stay in build/bench/record.json. */
 export async function run(): Promise<void> {
-  const raw: Record<string, Contender[]> = {};
-  for (const { name, unit, count, image } of [blockLoad(), registerLoad()]) {
-    const plain: Contender = { name: 'released cell', values: [] };
-    const recording: Contender = { name: 'recording cell', values: [] };
-    const sizes: number[] = [];
-    for (let round = 0; round < ROUNDS; round++) {
-      const path = scratchPath('recording');
-      plain.values.push((await measure(image)) / count / 1000);
-      recording.values.push((await measure(image, path)) / count / 1000);
-      sizes.push(statSync(path).size / count);
-      if (round === 0) replay(path, 'v8'); // what is measured is a recording that replays
-      rmSync(path);
-    }
-    printComparison(`${name}: microseconds for each ${unit}`, [plain, recording], plain, 2);
-    printLine(`  ${median(sizes).toFixed(0)} bytes of recording for each ${unit}\n`);
-    raw[name] = [plain, recording];
+  await prepare();
+  const samples: Sample[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const kind of ['plain', 'recorded']) samples.push(await boot(kind));
   }
-  keepRaw('record', raw);
+  keepRaw('record', samples);
+  const of = (kind: string) => samples.filter((sample) => sample.kind === kind);
+  const contender = (name: string, kind: string) => ({
+    name,
+    values: of(kind).map(({ userSpaceMs }) => userSpaceMs / 1000),
+  });
+  const plain = contender('without --record', 'plain');
+  const recorded = contender('with --record', 'recorded');
+  const title = `engine v8: process start to the guest's first line, seconds, ${ROUNDS} runs of each`;
+  printComparison(title, [plain, recorded], plain, 2);
+  const middle = (pick: (sample: Sample) => number) => median(of('recorded').map(pick));
+  const events = middle((sample) => sample.events).toFixed(0);
+  printLine(`a recording: ${events} events, ${(middle((s) => s.bytes) / MIB).toFixed(2)} MiB`);
 }

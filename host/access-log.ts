@@ -1,14 +1,14 @@
 // What cages did to guest memory, access by access and byte for byte, laid out as the shim's own
 // log (host/shim.ts, ACCESS_ENTRY_*), so that the logs of both engines compare as bytes.
+import * as format from './access-format.ts';
 import type { AccessKind } from './guest-memory.ts';
-import * as native from './shim.ts';
 
 const KIND_NUMBERS: Record<AccessKind, number> = {
-  read: native.ACCESS_READ,
-  write: native.ACCESS_WRITE,
-  load16: native.ACCESS_LOAD16,
-  store16: native.ACCESS_STORE16,
-  fence: native.ACCESS_FENCE,
+  read: format.ACCESS_READ,
+  write: format.ACCESS_WRITE,
+  load16: format.ACCESS_LOAD16,
+  store16: format.ACCESS_STORE16,
+  fence: format.ACCESS_FENCE,
 };
 
 const INITIAL_BYTES = 0x10000;
@@ -29,12 +29,12 @@ export class AccessLog {
   ): void {
     const start = this.#used;
     const moved = data ? length : 0;
-    this.#reserve(native.ACCESS_ENTRY_BYTES + moved);
-    const number = KIND_NUMBERS[kind] | (data ? 0 : native.ACCESS_REFUSED);
-    this.#view.setUint32(start + native.ACCESS_ENTRY_KIND, number, true);
-    this.#view.setUint32(start + native.ACCESS_ENTRY_LENGTH, length, true);
-    this.#view.setBigUint64(start + native.ACCESS_ENTRY_ADDRESS, address, true);
-    const to = start + native.ACCESS_ENTRY_BYTES;
+    this.#reserve(format.ACCESS_ENTRY_BYTES + moved);
+    const number = KIND_NUMBERS[kind] | (data ? 0 : format.ACCESS_REFUSED);
+    this.#view.setUint32(start + format.ACCESS_ENTRY_KIND, number, true);
+    this.#view.setUint32(start + format.ACCESS_ENTRY_LENGTH, length, true);
+    this.#view.setBigUint64(start + format.ACCESS_ENTRY_ADDRESS, address, true);
+    const to = start + format.ACCESS_ENTRY_BYTES;
     for (let i = 0; i < moved; i++) this.#bytes[to + i] = (data as DataView).getUint8(offset + i);
     this.#used = to + moved;
   }

@@ -7,7 +7,10 @@ import { join } from 'node:path';
 import * as abi from '../assembly/abi.ts';
 import { FaradayError } from './errors.ts';
 import type { GuestMemory } from './guest-memory.ts';
+import { INCIDENT_NAMES, type IncidentName } from './incident-names.ts';
 import { CAGE_TRAPPED, type NativeCage, type GuestMemory as NativeMemory } from './shim.ts';
+
+export { INCIDENT_NAMES, type IncidentName };
 
 // --- Device configurations ----------------------------------------------------------------------
 
@@ -77,26 +80,6 @@ export function encodeRngConfig(config: { queueSize?: number } = {}): Uint8Array
 }
 
 // --- The cage -----------------------------------------------------------------------------------
-
-/** Counter names, in the order of the INCIDENT_* numbers. */
-export const INCIDENT_NAMES = [
-  'width',
-  'register',
-  'status',
-  'frozen',
-  'queueConfig',
-  'notify',
-  'availIndex',
-  'head',
-  'chain',
-  'memory',
-  'request',
-  'tag',
-  'overrun',
-  'features',
-] as const;
-
-export type IncidentName = (typeof INCIDENT_NAMES)[number];
 
 interface CoreExports {
   memory: { readonly buffer: ArrayBuffer };

@@ -5,6 +5,8 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import type { VcpuRegisters } from './boot/image.ts';
 
+export * from './access-format.ts';
+
 export interface NativeError extends Error {
   code: string;
   errno: number;
@@ -43,19 +45,6 @@ export const WINDOW_STRIDE = 0x100000000 - WINDOW_OVERLAP;
 
 // What a call into a native cage answers when it trapped; no effect bit of the core's.
 export const CAGE_TRAPPED = 0x80000000;
-
-// An access of a cage to guest memory, as a log holds it: this entry, then the bytes that were
-// moved, unless it was refused.
-export const ACCESS_ENTRY_KIND = 0; // u32, ACCESS_*, with ACCESS_REFUSED where it was
-export const ACCESS_ENTRY_LENGTH = 4; // u32
-export const ACCESS_ENTRY_ADDRESS = 8; // u64, guest-physical
-export const ACCESS_ENTRY_BYTES = 16;
-export const ACCESS_READ = 1;
-export const ACCESS_WRITE = 2;
-export const ACCESS_LOAD16 = 3;
-export const ACCESS_STORE16 = 4;
-export const ACCESS_FENCE = 5; // no length, no address
-export const ACCESS_REFUSED = 0x100;
 
 export interface VmOptions {
   memoryBytes: number; // a multiple of 4096

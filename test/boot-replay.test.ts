@@ -13,10 +13,12 @@ cat /note > /dev/null`;
 const SCENARIOS: Record<string, Scenario> = {
   recorded: {
     host: `fresh_root
-boot --engine v8 --kernel $CLOUD --rootfs root.ext4 --record boot.rec || exit 1
+boot --engine v8 --kernel $CLOUD --rootfs root.ext4 || exit 1
+mv keep/guest-1.rec boot.rec
 stat -c '%a %s' boot.rec > keep/recording
 faraday replay boot.rec > keep/v8 2>&1 || exit 2
 faraday replay boot.rec --engine cell > keep/cell 2>&1 || exit 3
+cp boot.rec keep/boot.rec
 size=$(stat -c %s boot.rec)
 truncate -s $((size - 1)) boot.rec
 faraday replay boot.rec > keep/cut 2>&1

@@ -1,10 +1,12 @@
-// npm run build: the core, the shim, the guest's init and the bundle, each when its inputs changed.
+// npm run build: the core, the shim, the guest's init, the page of a trace and the bundle, each
+// when its inputs changed.
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { FaradayError } from '../host/errors.ts';
 import { buildBundle } from './build-bundle.ts';
 import { buildCore } from './build-core.ts';
 import { buildGuest } from './build-guest.ts';
+import { buildPage } from './build-page.ts';
 import { buildShim } from './build-shim.ts';
 import { REPOSITORY } from './cache.ts';
 import { withLock } from './lock.mjs';
@@ -17,6 +19,7 @@ const BUILDERS: Record<StepName, () => Promise<unknown>> = {
   core: buildCore,
   shim: buildShim,
   guest: async () => buildGuest(),
+  page: buildPage,
   bundle: buildBundle,
 };
 

@@ -16,7 +16,7 @@ import { fileURLToPath } from 'node:url';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const stampsPath = join(root, 'build/stamps.json');
 
-/** @typedef {'core' | 'shim' | 'guest' | 'bundle'} StepName */
+/** @typedef {'core' | 'shim' | 'guest' | 'page' | 'bundle'} StepName */
 
 /**
  * Inputs are files and whole folders.
@@ -39,6 +39,7 @@ export const STEPS = {
       'asconfig.json',
       'tools/build-core.ts',
       'host/shim.ts',
+      'host/access-format.ts',
       'host/boot/image-format.ts',
       'host/engine/cell-protocol.ts',
       'host/confine',
@@ -50,6 +51,10 @@ export const STEPS = {
     also: ['build/faraday.node', 'build/faraday-cell-recording'],
   },
   guest: { inputs: ['guest', 'tools/build-guest.ts'], output: 'build/init' },
+  page: {
+    inputs: ['host/page', 'host/replay', 'assembly/abi.ts', 'tools/build-page.ts'],
+    output: 'build/trace.html',
+  },
   bundle: {
     inputs: [
       'host',

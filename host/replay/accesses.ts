@@ -1,6 +1,6 @@
-// A recorded call's accesses to guest memory: the entries of host/shim.ts, ACCESS_ENTRY_*.
+// A recorded call's accesses to guest memory: the entries of host/access-format.ts.
+import * as format from '../access-format.ts';
 import type { AccessKind } from '../guest-memory.ts';
-import * as native from '../shim.ts';
 import { Malformed } from './format.ts';
 
 export interface Access {
@@ -12,11 +12,11 @@ export interface Access {
 }
 
 const KINDS: Record<number, AccessKind> = {
-  [native.ACCESS_READ]: 'read',
-  [native.ACCESS_WRITE]: 'write',
-  [native.ACCESS_LOAD16]: 'load16',
-  [native.ACCESS_STORE16]: 'store16',
-  [native.ACCESS_FENCE]: 'fence',
+  [format.ACCESS_READ]: 'read',
+  [format.ACCESS_WRITE]: 'write',
+  [format.ACCESS_LOAD16]: 'load16',
+  [format.ACCESS_STORE16]: 'store16',
+  [format.ACCESS_FENCE]: 'fence',
 };
 
 /** Takes entries apart. Throws Malformed: they may come from a file. */
@@ -25,17 +25,17 @@ export function parseAccesses(bytes: Uint8Array): Access[] {
   const accesses: Access[] = [];
   let at = 0;
   while (at < bytes.length) {
-    if (bytes.length - at < native.ACCESS_ENTRY_BYTES) throw new Malformed('half an access');
-    const number = view.getUint32(at + native.ACCESS_ENTRY_KIND, true);
-    const length = view.getUint32(at + native.ACCESS_ENTRY_LENGTH, true);
-    const address = view.getBigUint64(at + native.ACCESS_ENTRY_ADDRESS, true);
-    const kind = KINDS[number & ~native.ACCESS_REFUSED];
+    if (bytes.length - at < format.ACCESS_ENTRY_BYTES) throw new Malformed('half an access');
+    const number = view.getUint32(at + format.ACCESS_ENTRY_KIND, true);
+    const length = view.getUint32(at + format.ACCESS_ENTRY_LENGTH, true);
+    const address = view.getBigUint64(at + format.ACCESS_ENTRY_ADDRESS, true);
+    const kind = KINDS[number & ~format.ACCESS_REFUSED];
     if (!kind) throw new Malformed('an access of no known kind');
     if ((kind === 'load16' || kind === 'store16') && length !== 2) {
       throw new Malformed('a 16-bit access of another width');
     }
-    const allowed = (number & native.ACCESS_REFUSED) === 0;
-    at += native.ACCESS_ENTRY_BYTES;
+    const allowed = (number & format.ACCESS_REFUSED) === 0;
+    at += format.ACCESS_ENTRY_BYTES;
     const end = at + (allowed ? length : 0);
     if (end > bytes.length) throw new Malformed('an access without its data');
     accesses.push({ kind, allowed, address, length, data: bytes.subarray(at, end) });
@@ -46,11 +46,16 @@ export function parseAccesses(bytes: Uint8Array): Access[] {
 
 const SHOWN_BYTES = 16;
 
+/** Bytes as hexadecimal digits. */
+export function hexOf(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
 function describe(access: Access | undefined): string {
   if (!access) return 'none';
   const { kind, address, length, data, allowed } = access;
   if (kind === 'fence') return kind;
-  const hex = Buffer.from(data.subarray(0, SHOWN_BYTES)).toString('hex');
+  const hex = hexOf(data.subarray(0, SHOWN_BYTES));
   const content = allowed ? `: ${hex}${data.length > SHOWN_BYTES ? '...' : ''}` : ', refused';
   return `${kind} of ${length} bytes at 0x${address.toString(16)}${content}`;
 }
@@ -66,5 +71,5 @@ export function firstDifference(expected: Uint8Array, got: Uint8Array): [string,
 }
 
 function describeAll({ data, ...rest }: Access): string {
-  return `${describe({ ...rest, data })} ${Buffer.from(data).toString('hex')}`;
+  return `${describe({ ...rest, data })} ${hexOf(data)}`;
 }

@@ -5,7 +5,7 @@ import { Cage } from '../core.ts';
 import type { AccessKind } from '../guest-memory.ts';
 import * as native from '../shim.ts';
 import type { Access } from './accesses.ts';
-import type { RecordedDevice, RecordedEvent } from './recording.ts';
+import type { RecordedDevice, RecordedEvent } from './parse.ts';
 
 export type ReplayEngine = 'v8' | 'cell';
 

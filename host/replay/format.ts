@@ -122,6 +122,11 @@ export class Decoder {
     return this.#at === this.#bytes.length;
   }
 
+  /** How many bytes were read. */
+  get at(): number {
+    return this.#at;
+  }
+
   u8(): number {
     return this.raw(1)[0];
   }

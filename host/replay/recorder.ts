@@ -78,6 +78,112 @@ export function openRecording(path: string, inputs: readonly string[]): Recorder
   return new Recorder(path, openRecordingFile(path, inputs));
 }
 
+/**
+ * A cage whose calls are recorded. Each is spelled out, without a closure: these lie on the path of
+ * every exit.
+ */
+class RecordedCage implements CageCalls {
+  private readonly recorder: Recorder;
+  private readonly place: number;
+  private readonly cage: Cage;
+
+  constructor(recorder: Recorder, place: number, cage: Cage) {
+    this.recorder = recorder;
+    this.place = place;
+    this.cage = cage;
+  }
+
+  read(offset: number, width: number): number {
+    const block = this.recorder.begin(CALL_READ, this.place);
+    block.varint(offset);
+    block.varint(width);
+    let effects = TRAPPED;
+    try {
+      effects = this.cage.read(offset, width);
+      return effects;
+    } finally {
+      this.recorder.end(this.cage, effects);
+    }
+  }
+
+  write(offset: number, width: number, value: number): number {
+    const block = this.recorder.begin(CALL_WRITE, this.place);
+    block.varint(offset);
+    block.varint(width);
+    block.varint(value);
+    let effects = TRAPPED;
+    try {
+      effects = this.cage.write(offset, width, value);
+      return effects;
+    } finally {
+      this.recorder.end(this.cage, effects);
+    }
+  }
+
+  next(queue: number): number {
+    this.recorder.begin(CALL_NEXT, this.place).varint(queue);
+    let effects = TRAPPED;
+    try {
+      effects = this.cage.next(queue);
+      return effects;
+    } finally {
+      this.recorder.end(this.cage, effects);
+    }
+  }
+
+  complete(tag: number, result: number, bytes: number): number {
+    const block = this.recorder.begin(CALL_COMPLETE, this.place);
+    block.varint(tag);
+    block.varint(result);
+    block.varint(bytes);
+    let effects = TRAPPED;
+    try {
+      effects = this.cage.complete(tag, result, bytes);
+      return effects;
+    } finally {
+      this.recorder.end(this.cage, effects);
+    }
+  }
+
+  input(bytes: Uint8Array): number {
+    this.recorder.begin(CALL_INPUT, this.place).bytes(bytes);
+    let effects = TRAPPED;
+    try {
+      effects = this.cage.input(bytes);
+      return effects;
+    } finally {
+      this.recorder.end(this.cage, effects);
+    }
+  }
+
+  fail(): number {
+    this.recorder.begin(CALL_FAIL, this.place);
+    let effects = TRAPPED;
+    try {
+      effects = this.cage.fail();
+      return effects;
+    } finally {
+      this.recorder.end(this.cage, effects);
+    }
+  }
+
+  value(): number {
+    return this.cage.value();
+  }
+
+  record(): Uint8Array {
+    return this.cage.record();
+  }
+
+  outputBytes(target: Uint8Array, offset: number): number {
+    return this.cage.outputBytes(target, offset);
+  }
+
+  counters(): Record<string, number> {
+    return this.cage.counters();
+  }
+}
+
 export class Recorder {
   /** To be set as the log of the memory that the recorded cages reach. */
   readonly log = new AccessLog();
@@ -111,29 +217,40 @@ export class Recorder {
   /** The device's cage from now on, with its calls recorded. */
   watch(place: number, cage: Cage): CageCalls {
     const device = this.devices[place];
-    if (device.cage) this.event(CALL_RESTART, place, []);
+    if (device.cage) this.begin(CALL_RESTART, place);
     device.cage = cage;
-    const note = (call: number, args: number[], run: () => number, input?: Uint8Array): number =>
-      this.call(place, cage, call, args, run, input);
-    return {
-      read: (offset, width) => note(CALL_READ, [offset, width], () => cage.read(offset, width)),
-      write: (offset, width, value) =>
-        note(CALL_WRITE, [offset, width, value], () => cage.write(offset, width, value)),
-      next: (queue) => note(CALL_NEXT, [queue], () => cage.next(queue)),
-      complete: (tag, result, bytes) =>
-        note(CALL_COMPLETE, [tag, result, bytes], () => cage.complete(tag, result, bytes)),
-      input: (bytes) => note(CALL_INPUT, [], () => cage.input(bytes), bytes),
-      fail: () => note(CALL_FAIL, [], () => cage.fail()),
-      value: () => cage.value(),
-      record: () => cage.record(),
-      outputBytes: (target, offset) => cage.outputBytes(target, offset),
-      counters: () => cage.counters(),
-    };
+    return new RecordedCage(this, place, cage);
+  }
+
+  /**
+   * Notes that a call begins; its arguments go into the encoder that is returned. Before the call,
+   * which may be the last moment of what they are in.
+   */
+  begin(call: number, place: number): Encoder {
+    if (!this.begun) this.writeMachine();
+    const { block } = this;
+    block.u8(call);
+    block.u8(place);
+    block.varint(this.sinceLastUs());
+    this.log.clear();
+    return block;
+  }
+
+  /** Notes what the call answered; TRAPPED where it trapped. */
+  end(cage: Cage, effects: number): void {
+    const { block } = this;
+    block.varint(effects);
+    if (effects !== TRAPPED) {
+      block.varint(cage.value());
+      if (effects & EFFECT_REQUEST) block.bytes(recordOf(cage));
+    }
+    block.bytes(this.log.entries());
+    if (block.length >= BLOCK_BYTES) this.writeBlock();
   }
 
   /** Ends the recording with the state of every device. Throws where it could not be written. */
   finish(): void {
-    this.begin();
+    if (!this.begun) this.writeMachine();
     this.block.u8(CALL_END);
     for (const { cage } of this.devices) this.block.u32(cage ? stateChecksum(cage) : 0);
     this.writeBlock();
@@ -146,57 +263,16 @@ export class Recorder {
     this.fd = -1;
   }
 
-  private call(
-    place: number,
-    cage: Cage,
-    call: number,
-    args: number[],
-    run: () => number,
-    input?: Uint8Array,
-  ): number {
-    // Taken before the call, which may be the engine's own buffer's last moment.
-    this.event(call, place, args, input);
-    this.log.clear();
-    let effects = TRAPPED;
-    try {
-      effects = run();
-      return effects;
-    } finally {
-      this.answer(cage, effects);
-    }
-  }
-
-  private event(call: number, place: number, args: number[], input?: Uint8Array): void {
-    this.begin();
-    this.block.u8(call);
-    this.block.u8(place);
-    this.block.varint(this.sinceLastUs());
-    for (const argument of args) this.block.varint(argument);
-    if (input) this.block.bytes(input);
-  }
-
-  /** A clock that went back, or a pause of more than an hour, leaves a time that is no more exact. */
+  /** A clock that went back, or a pause past TIME_MAX_US, leaves a time that is not exact. */
   private sinceLastUs(): number {
-    const sinceStartUs = Math.floor((this.now() - this.startMs) * 1000);
+    const sinceStartUs = Math.round((this.now() - this.startMs) * 1000);
     const passedUs = Math.min(Math.max(sinceStartUs - this.lastUs, 0), TIME_MAX_US);
     this.lastUs += passedUs;
     return passedUs;
   }
 
-  private answer(cage: Cage, effects: number): void {
-    const { block } = this;
-    block.varint(effects);
-    if (effects !== TRAPPED) {
-      block.varint(cage.value());
-      if (effects & EFFECT_REQUEST) block.bytes(recordOf(cage));
-    }
-    block.bytes(this.log.entries());
-    if (block.length >= BLOCK_BYTES) this.writeBlock();
-  }
-
   /** The preamble and the machine, once all devices are known. */
-  private begin(): void {
-    if (this.begun) return;
+  private writeMachine(): void {
     this.begun = true;
     this.write(recordingHeader('v8', this.memoryBytes, this.devices));
   }
