@@ -27,7 +27,9 @@ import {
   type Ended,
   type RunningCell,
   scratchPath,
+  sleep,
   startSpawned,
+  within,
 } from './cell-guest.ts';
 import { REG } from './driver.ts';
 import { COM1, type Code } from './machine-code.ts';
@@ -40,6 +42,7 @@ const RTC = 0x70;
 const SCRATCH_REGISTER = COM1 + 7;
 const RESET_PORT = 0x602;
 const PANIC_PORT = 0x505;
+const FLOOD_BYTES = 2 ** 20; // of a recording: more than the console's ring holds
 
 /** A guest whose cell records into a new file. */
 function startRecorded(image: MachineImage, options: CellOptions = {}) {
@@ -228,11 +231,8 @@ for (const [name, end, cause] of ENDS) {
 }
 
 const busy = bareImage(
-  (code) => meddle(code.startOthers(['other']).say('up'), 'one').label('other'),
-  {
-    cpuCount: 2,
-    virtio: [{ kind: 'virtio-rng', slot: { address: WINDOW, pin: 5 } }],
-  },
+  (code) => meddle(meddle(code.startOthers(['other']).say('up'), 'first'), 'other'),
+  { cpuCount: 2, virtio: [{ kind: 'virtio-rng', slot: { address: WINDOW, pin: 5 } }] },
 );
 
 cellTest('a recording is whole after a guest was stopped, paused or not', async () => {
@@ -260,7 +260,10 @@ cellTest('a console that nobody reads keeps no recording from its end', async ()
   });
   const { path, cell } = startRecorded(image, { output: 'unread' });
   await cell.untilTold('started');
-  while (statSync(path).size < 2 ** 20) await cell.until(() => true, 'a moment');
+  const filled = async () => {
+    while (statSync(path).size < FLOOD_BYTES) await sleep(5);
+  };
+  await within(filled(), 'a recording that grows');
   assert.is((await cell.stop()).status, 143);
   assert.is(saidOf(cell), '');
   assertReplays(path);
