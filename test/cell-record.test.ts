@@ -34,7 +34,7 @@ import {
 import { REG } from './driver.ts';
 import { COM1, type Code } from './machine-code.ts';
 import { plantedRecorder, TRAP_VALUE } from './planted-recorder.ts';
-import { IDLE_FOR_EVER, POWER_OFF, print, tinyKernel } from './tiny-kernel.ts';
+import { ECHO_UNTIL_Q, IDLE_FOR_EVER, POWER_OFF, print, tinyKernel } from './tiny-kernel.ts';
 
 const ENGINES: readonly ReplayEngine[] = ['v8', 'cell'];
 const FARADAY = join(REPOSITORY, 'bin/faraday.js');
@@ -252,6 +252,22 @@ cellTest('a recording is whole after its host went away', async () => {
   cell.control.destroy();
   assert.is((await cell.ended()).status, EXIT_HOST);
   assertReplays(path);
+});
+
+cellTest('a recording is whole after Ctrl-A x and a signal to its host', async () => {
+  const kernel = scratchPath('kernel');
+  writeFileSync(kernel, tinyKernel(print('up'), ECHO_UNTIL_Q, IDLE_FOR_EVER));
+  const runner = join(import.meta.dirname, 'on-terminal.py');
+  for (const [keys, status] of [
+    ['ab\x01x', 0],
+    ['SIGTERM', 143],
+  ] as const) {
+    const path = scratchPath('recording');
+    const command = [process.execPath, FARADAY, '--kernel', kernel, '--record', path];
+    const { stdout } = run([runner, keys, ...command], 'python3');
+    assert.match(stdout, new RegExp(`status=${status} raw=True restored=True`), keys);
+    assertReplays(path);
+  }
 });
 
 cellTest('a console that nobody reads keeps no recording from its end', async () => {
