@@ -1,6 +1,7 @@
 # Runs inside the lab for bench/record.ts: one guest in engine v8, recorded or not, all files in /tmp.
 # Prints 'sample USER-SPACE END ...' in milliseconds, then 'recording EVENTS BYTES'; leaves the
-# recording in the work folder, which holds program/, data/, root.ext4 and stopwatch. $1 Node, $2 kind: plain or recorded.
+# recording in the work folder, which holds program/, data/, root.ext4 and stopwatch.
+# $1 Node, $2 kind: plain or recorded.
 node=$1 kind=$2 work=$PWD
 cp -r program data stopwatch /tmp/
 cp --sparse=always root.ext4 /tmp/

@@ -240,11 +240,22 @@ test('a recording that was cut is listed as far as it goes, then said to be cut'
   assert.is(faraday('replay', path, '--until', String(last), '--state').status, EXIT_OK);
 });
 
-test('a reader that leaves ends the list', () => {
-  const command = `"${process.execPath}" "${FARADAY}" trace long.rec | head -1`;
-  const { status, stdout } = spawnSync('bash', ['-c', command], { cwd: folder, timeout: 30_000 });
-  assert.is(status, 0);
-  assert.match(stdout.toString(), /^ +1 .*\n$/);
+/** What a reader makes of the list of a long recording. */
+function readBy(reader: string): string {
+  const command = `set -o pipefail; "${process.execPath}" "${FARADAY}" trace long.rec | ${reader}`;
+  const options = { cwd: folder, timeout: 30_000, encoding: 'utf8' } as const;
+  const { status, stdout, stderr } = spawnSync('bash', ['-c', command], options);
+  assert.equal([status, stderr], [0, ''], reader);
+  return stdout;
+}
+
+test('a reader that leaves ends the list, and a slow one gets all of it', () => {
+  assert.match(readBy('head -1'), /^ +1 .*\n$/);
+  assert.match(
+    readBy('(sleep 0.3; while read -r -N 30000; do sleep 0.01; done; echo done)'),
+    'done',
+  );
+  assert.is(readBy('(sleep 0.3; wc -l)').trim(), '10057');
 });
 
 test('hostile events make lines, whatever their numbers are', () => {

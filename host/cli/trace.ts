@@ -49,7 +49,12 @@ async function printed(): Promise<boolean> {
   const { stdout } = process;
   if (stdout.writableNeedDrain) {
     await new Promise<void>((resolve) => {
-      for (const event of ['drain', 'close', 'error']) stdout.once(event, () => resolve());
+      const events = ['drain', 'close', 'error'];
+      const done = (): void => {
+        for (const event of events) stdout.off(event, done);
+        resolve();
+      };
+      for (const event of events) stdout.on(event, done);
     });
   }
   return !stdout.destroyed;
