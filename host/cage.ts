@@ -4,29 +4,9 @@
 import * as abi from '../assembly/abi.ts';
 import { FaradayError } from './errors.ts';
 import type { GuestMemory } from './guest-memory.ts';
+import { INCIDENT_NAMES, type IncidentName } from './incident-names.ts';
 
 // --- The cage -----------------------------------------------------------------------------------
-
-/** Counter names, in the order of the INCIDENT_* numbers. */
-export const INCIDENT_NAMES = [
-  'width',
-  'register',
-  'status',
-  'frozen',
-  'queueConfig',
-  'notify',
-  'availIndex',
-  'head',
-  'chain',
-  'memory',
-  'request',
-  'tag',
-  'overrun',
-  'features',
-] as const;
-
-/** What a guest did wrong, by the name of its counter (docs/abi.md, 'Incidents'). */
-export type IncidentName = (typeof INCIDENT_NAMES)[number];
 
 /** The exports of one instance of the core (docs/abi.md). Numbers are u32 both ways. */
 export interface CoreExports {

@@ -8,3 +8,8 @@ export const PROGRAM_FOLDER = join(import.meta.dirname, '../build');
 export function cellProgram(): string {
   return join(PROGRAM_FOLDER, 'faraday-cell');
 }
+
+/** The same cell with shim/record.c in it: for `--record` alone. */
+export function recordingCellProgram(): string {
+  return join(PROGRAM_FOLDER, 'faraday-cell-recording');
+}

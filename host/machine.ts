@@ -1,10 +1,10 @@
 // From a checked configuration to a finished run: opens, composes, starts, reports.
-
+import { closeSync } from 'node:fs';
 import { commandLine } from './boot/cmdline.ts';
 import { composeMachine, virtioSlots } from './boot/compose.ts';
 import type { MachineImage, VirtioDevice } from './boot/image.ts';
 import { DISK_SNIFF_BYTES, sniffFilesystem } from './boot/sniff.ts';
-import { cellProgram } from './cell-program.ts';
+import { cellProgram, recordingCellProgram } from './cell-program.ts';
 import { nowMs } from './clock.ts';
 import type { RunConfig } from './config.ts';
 import { HostGuard } from './confine/confine-host.ts';
@@ -131,6 +131,24 @@ function cellOptions({ confine }: RunConfig, log: Log, guard: HostGuard): CellOp
   return { log, program: cellProgram(), confinement: confine, onSpawned };
 }
 
+/** Runs the guest in a cell, which records itself where that is wanted. */
+async function runInCell(
+  image: MachineImage,
+  config: RunConfig,
+  log: Log,
+  guard: HostGuard,
+): Promise<RunResult> {
+  const options = cellOptions(config, log, guard);
+  if (config.record === undefined) return runCell(image, options);
+  const { openCellRecording } = await import('./replay/cell-recording.ts');
+  const recording = openCellRecording(config.record, inputsOf(config), image);
+  try {
+    return await runCell(image, { ...options, program: recordingCellProgram(), recording });
+  } finally {
+    closeSync(recording.fd);
+  }
+}
+
 /** Runs one guest from start to end. Returns the exit code; throws FaradayError before a start. */
 export async function runMachine(config: RunConfig, log: Log): Promise<number> {
   const guard = new HostGuard(config, log);
@@ -139,7 +157,7 @@ export async function runMachine(config: RunConfig, log: Log): Promise<number> {
     const { image, composedMs } = await prepare(config, disks, log);
     const result =
       config.engine === 'cell'
-        ? await runCell(image, cellOptions(config, log, guard))
+        ? await runInCell(image, config, log, guard)
         : await runV8(image, config, disks, log);
     const code = exitCode(result);
     if (code === EXIT_GUEST) log('error', describeCrash(result));

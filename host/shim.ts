@@ -109,6 +109,11 @@ export interface NativeCage {
   fail(): number;
   /** Logs accesses from now on, in at most so many bytes between two takes; 0 stops it. */
   logAccesses(capacityBytes: number): void;
+  /**
+   * While accesses are logged: puts into guest memory what each read of `accesses` found, just
+   * before the cage makes the same one in its turn. Until the next take.
+   */
+  serveAccesses(accesses: Uint8Array): void;
   /** The accesses since the last take, as ACCESS_ENTRY_* has them. ENOBUFS: some were lost. */
   takeAccesses(): Uint8Array;
   close(): void;

@@ -32,7 +32,7 @@ struct CageRecord final : Record {
   Machine *machine;
   struct cage *cage = nullptr;
   Napi::Reference<Napi::ArrayBuffer> buffer; // weak
-  std::vector<uint8_t> log_bytes;
+  std::vector<uint8_t> log_bytes, script;
   access_log log = {};
 };
 
@@ -72,8 +72,21 @@ inline Value log_accesses(const CallbackInfo &info) {
   auto bytes = static_cast<size_t>(to_integer(info[0], 0, kMost, "logAccesses", "capacityBytes"));
   auto &record = open_cage(info, "logAccesses");
   record.log_bytes.resize(bytes);
-  record.log = {record.log_bytes.data(), bytes, 0};
+  record.log = {};
+  record.log.bytes = record.log_bytes.data();
+  record.log.capacity = bytes;
   cage_log_accesses(record.cage, bytes > 0 ? &record.log : nullptr);
+  return info.Env().Undefined();
+}
+
+/** The next call's reads find what these accesses did, until they are taken. */
+inline Value serve_accesses(const CallbackInfo &info) {
+  Napi::Uint8Array bytes = to_bytes(info[0], "serveAccesses", "accesses");
+  auto &record = open_cage(info, "serveAccesses");
+  record.script.assign(bytes.Data(), bytes.Data() + bytes.ByteLength());
+  record.log.script = record.script.data();
+  record.log.script_bytes = record.script.size();
+  record.log.script_at = 0;
   return info.Env().Undefined();
 }
 
@@ -81,6 +94,7 @@ inline Value take_accesses(const CallbackInfo &info) {
   auto &record = open_cage(info, "takeAccesses");
   size_t used = record.log.used;
   record.log.used = 0;
+  record.log.script_bytes = record.log.script_at = 0;
   if (used > record.log.capacity) {
     failure problem;
     fail(&problem, ENOBUFS, "takeAccesses", "%zu bytes of accesses", used);
@@ -112,6 +126,7 @@ inline void add_cage_methods(Napi::Object object, CageRecord *record) {
   add_method<cage_call<cage_check>>(object, "check", record);
   add_method<cage_call<cage_fail>>(object, "fail", record);
   add_method<log_accesses>(object, "logAccesses", record);
+  add_method<serve_accesses>(object, "serveAccesses", record);
   add_method<take_accesses>(object, "takeAccesses", record);
   add_method<close_cage>(object, "close", record);
 }

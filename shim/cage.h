@@ -26,6 +26,8 @@ struct access_log {
   uint8_t *bytes; // struct access_entry and, for reads and writes that were allowed, the data
   size_t capacity;
   size_t used; // beyond `capacity`: entries were lost
+  const uint8_t *script; // such entries, from which reads are served; script_bytes 0: none
+  size_t script_bytes, script_at;
 };
 
 enum access_kind {
@@ -56,7 +58,7 @@ void cage_clear(struct cage *cage);
 /** ABI_CAGE_MEMORY_BYTES: where inbox, outbox and state lie. */
 uint8_t *cage_memory(struct cage *cage);
 
-/** Only in the build for tests and replay (CAGE_TRACED): NULL stops it. */
+/** Only in the builds for tests, replay and recording (CAGE_TRACED): NULL stops it. */
 void cage_log_accesses(struct cage *cage, struct access_log *log);
 
 uint32_t cage_init(struct cage *cage, uint32_t kind);

@@ -28,28 +28,10 @@ struct cage {
 #define INLINED inline __attribute__((always_inline))
 
 #ifdef CAGE_TRACED
-static void trace(const struct w2c_guest *guest, uint32_t kind, uint64_t address, uint32_t length,
-                  const void *data) {
-  struct access_log *log = guest->log;
-  if (!log) return;
-  const struct access_entry entry = {.kind = kind, .length = length, .address = address};
-  size_t bytes = data ? length : 0;
-  size_t end = log->used + sizeof entry + bytes;
-  if (end <= log->capacity) {
-    memcpy(log->bytes + log->used, &entry, sizeof entry);
-    if (bytes > 0) memcpy(log->bytes + log->used + sizeof entry, data, bytes);
-  }
-  log->used = end;
-}
+#include "core-trace.h"
 #else
-static inline void trace(const struct w2c_guest *guest, uint32_t kind, uint64_t address,
-                         uint32_t length, const void *data) {
-  (void)guest;
-  (void)kind;
-  (void)address;
-  (void)length;
-  (void)data;
-}
+#define serve(...) ((void)0)
+#define trace(...) ((void)0)
 #endif
 
 /** The host address of both sides, or false. */
@@ -82,6 +64,7 @@ INLINED uint32_t w2c_guest_read(struct w2c_guest *guest, uint64_t address, uint3
     trace(guest, ACCESS_READ | ACCESS_REFUSED, address, length, NULL);
     return REFUSED;
   }
+  serve(guest, ACCESS_READ, address, length, ram);
   copy(cage, ram, length);
   COMPILER_BARRIER();
   trace(guest, ACCESS_READ, address, length, cage);
@@ -107,7 +90,8 @@ static inline uint16_t *at16(const struct w2c_guest *guest, uint64_t address) {
 }
 
 INLINED uint32_t w2c_guest_load16(struct w2c_guest *guest, uint64_t address) {
-  const uint16_t *ram = at16(guest, address);
+  uint16_t *ram = at16(guest, address);
+  serve(guest, ACCESS_LOAD16, address, 2, ram);
   uint16_t value = ram ? __atomic_load_n(ram, __ATOMIC_ACQUIRE) : 0;
   trace(guest, ram ? ACCESS_LOAD16 : ACCESS_LOAD16 | ACCESS_REFUSED, address, 2,
         ram ? &value : NULL);

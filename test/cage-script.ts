@@ -5,10 +5,10 @@
 // after, which must come out right.
 import * as assert from 'node:assert/strict';
 import * as abi from '../assembly/abi.ts';
-import { INCIDENT_NAMES } from '../host/cage.ts';
 import type { Cage } from '../host/core.ts';
 import { encodeBlkConfig, encodeRngConfig } from '../host/device-config.ts';
 import type { GuestMemory } from '../host/guest-memory.ts';
+import { INCIDENT_NAMES } from '../host/incident-names.ts';
 import { BLK_T_IN, BLK_T_OUT, blkHeader, blkStatus } from '../testing/block.ts';
 import { DRIVER_OK, Driver, F_INDIRECT_DESC, REG } from '../testing/driver.ts';
 import { DriverQueue, type GuestBuffer } from '../testing/queue.ts';

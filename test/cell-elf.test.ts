@@ -6,7 +6,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { cellProgram } from '../host/cell-program.ts';
+import { cellProgram, recordingCellProgram } from '../host/cell-program.ts';
 import { REPOSITORY } from '../tools/cache.ts';
 
 const ET_DYN = 3;
@@ -28,6 +28,7 @@ const DF_1_NOW = 1;
 const DF_1_PIE = 0x08000000;
 const SHT_SYMTAB = 2;
 const PAGE_BYTES = 4096;
+const RETURN_BYTES = 5; // endbr64; ret
 
 interface Segment {
   type: number;
@@ -109,13 +110,23 @@ class Elf {
     return new Map(Array.from({ length: count }, (_, i) => entry(i)));
   }
 
-  get symbols(): string[] {
+  /** Names and sizes in bytes. */
+  private get symbolSizes(): [string, number][] {
     const all = this.sections;
     const table = all.find(({ type }) => type === SHT_SYMTAB)!;
     const names = all[table.link]!.offset;
     return Array.from({ length: table.bytes / 24 }, (_, i) => {
-      return this.text(names + this.u32(table.offset + 24 * i));
+      const at = table.offset + 24 * i;
+      return [this.text(names + this.u32(at)), this.u64(at + 16)];
     });
+  }
+
+  get symbols(): string[] {
+    return this.symbolSizes.map(([name]) => name);
+  }
+
+  sizeOf(name: string): number {
+    return new Map(this.symbolSizes).get(name)!;
   }
 }
 
@@ -170,6 +181,26 @@ test("the stack protector is in the cell's own code, and not only in the C libra
     assert.ok(guarded.includes(name), `${name}; they are ${guarded}`);
   }
   assert.ok(cell.symbols.includes('__stack_chk_fail'));
+});
+
+test('it has nothing of what records: that is another program, hardened alike', () => {
+  const recorder = new Elf(join(REPOSITORY, 'build/obj/record.c.o'));
+  const recording = new Elf(recordingCellProgram());
+  const own = recorder.symbols.filter((name) => /^(__wrap_|put_|write_block)/.test(name));
+  assert.ok(own.length > 12, own.join());
+  for (const name of own) {
+    assert.ok(recording.symbols.includes(name), name);
+    assert.not.ok(cell.symbols.includes(name), name);
+  }
+  const tracing = 'cage_log_accesses'; // in a cage that logs nothing it only returns
+  assert.ok(cell.sizeOf(tracing) <= RETURN_BYTES, `${cell.sizeOf(tracing)} bytes`);
+  assert.ok(recording.sizeOf(tracing) > RETURN_BYTES);
+  assert.is(recording.type, ET_DYN);
+  assert.equal(
+    recording.segments.filter(({ flags }) => flags & PF_W && flags & PF_X),
+    [],
+  );
+  assert.ok(recording.dynamic.get(DT_FLAGS)! & DF_BIND_NOW);
 });
 
 test.run();

@@ -17,7 +17,7 @@ import type { Duplex, Readable, Writable } from 'node:stream';
 import * as assert from 'uvu/assert';
 import type { MachineImage, VcpuRegisters } from '../host/boot/image.ts';
 import { imageBeside, imageInside } from '../host/boot/image-bytes.ts';
-import { cellProgram } from '../host/cell-program.ts';
+import { cellProgram, recordingCellProgram } from '../host/cell-program.ts';
 import { type Failure, type Message, MessageReader } from '../host/engine/cell-messages.ts';
 import * as protocol from '../host/engine/cell-protocol.ts';
 import { writeImage } from '../host/write-image.ts';
@@ -98,6 +98,8 @@ export interface CellOptions {
   output?: 'pipe' | 'unread' | number; // 'unread': a pipe that nobody empties
   wrap?: string[]; // a command that runs the cell
   args?: string[];
+  recording?: number; // a descriptor, for a cell that records
+  program?: string; // in the place of this build's cell
 }
 
 /** Fails with `what` and all that is known where `promise` takes longer than a hang would. */
@@ -253,8 +255,10 @@ export class RunningCell {
 type Stdio = 'ignore' | 'pipe' | number;
 
 function start(args: string[], options: CellOptions, beyond: Stdio[]): RunningCell {
-  const { input = 'ignore', output = 'pipe', wrap = [] } = options;
-  const [command, ...rest] = [...wrap, cellProgram(), ...args, ...(options.args ?? [])];
+  const { input = 'ignore', output = 'pipe', wrap = [], recording } = options;
+  const own = recording === undefined ? cellProgram() : recordingCellProgram();
+  const program = options.program ?? own;
+  const [command, ...rest] = [...wrap, program, ...args, ...(options.args ?? [])];
   const stdio = [input, output === 'unread' ? 'pipe' : output, 'pipe', ...beyond] as Stdio[];
   const child = spawn(command!, rest, { stdio, env: {}, cwd: '/' });
   return new RunningCell(child, output === 'unread');
@@ -275,7 +279,8 @@ export function startSpawned(image: MachineImage, options: CellOptions = {}): Ru
   rmSync(path);
   const files = bytes.files.map((file) => ('fd' in file ? file.fd : openSync(file.path, 'r')));
   try {
-    return start(['--spawned'], options, ['pipe', imageFd, kvmFd, ...files]);
+    const last = options.recording === undefined ? [] : [options.recording];
+    return start(['--spawned'], options, ['pipe', imageFd, kvmFd, ...files, ...last]);
   } finally {
     closeSync(imageFd);
     closeSync(kvmFd);
@@ -317,7 +322,7 @@ export function residentKib(pid: number): number {
   return Number(/^Rss:\s+(\d+) kB/m.exec(text)![1]);
 }
 
-/** Processes that run this build's cell and come from this process. */
+/** Processes that run this build's cell, or the one that records, and come from this process. */
 function strayCells(): number[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name) && isAlive(Number(name)))
@@ -330,7 +335,8 @@ function strayCells(): number[] {
         const session = readFileSync('/proc/self/stat', 'utf8')
           .replace(/^.*\) /, '')
           .split(' ');
-        return stat[3] === session[3] && readlinkSync(`/proc/${pid}/exe`) === cellProgram();
+        const programs = [cellProgram(), recordingCellProgram()];
+        return stat[3] === session[3] && programs.includes(readlinkSync(`/proc/${pid}/exe`));
       } catch {
         return false; // it ended in between
       }

@@ -8,6 +8,7 @@ import {
   CELL_ROLES,
   DEADLY,
   NUMBERS,
+  RECORDING,
   type Role,
   type Row,
   RUNNING_ROLES,
@@ -128,6 +129,16 @@ test('every row has a reason, and a function of the cell that makes the call', (
       assert.ok(new RegExp(`\\b${word}\\(`).test(SOURCES), `${name}: no ${word}() in shim/`);
     }
   });
+});
+
+test('a recording needs no call that its threads may not make anyway', () => {
+  for (const { call, when, caller } of RECORDING) {
+    assert.ok(new RegExp(`\\b${caller}\\(`).test(SOURCES), caller);
+    for (const { name, rows } of RUNNING_ROLES) {
+      const allowed = rows.some((row) => row.call === call && row.when === undefined);
+      assert.ok(allowed && when === undefined, `${name}: ${call}`);
+    }
+  }
 });
 
 test('rows that ordinary runs do not use are few', () => {

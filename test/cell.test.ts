@@ -14,9 +14,10 @@ import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { MachineImage } from '../host/boot/image.ts';
-import { runCell } from '../host/engine/cell.ts';
+import { type CellOptions, runCell } from '../host/engine/cell.ts';
 import { startDetached } from '../host/engine/detach.ts';
 import { FaradayError } from '../host/errors.ts';
+import { openCellRecording } from '../host/replay/cell-recording.ts';
 import { kvmTest } from './bare-metal.ts';
 import { diskDevice, machineImage } from './machine-image.ts';
 
@@ -73,13 +74,18 @@ interface Outcome {
   result: Awaited<ReturnType<typeof runCell>> | null;
 }
 
-async function run(script: string, image: MachineImage = machineImage()): Promise<Outcome> {
+async function run(
+  script: string,
+  image: MachineImage = machineImage(),
+  recording?: CellOptions['recording'],
+): Promise<Outcome> {
   const lines: string[] = [];
   const log = (level: string, text: string) => {
     lines.push(`${level}: ${text}`);
   };
   try {
-    const result = await runCell(image, { log, program: program(script), confinement });
+    const options = { log, program: program(script), confinement, recording };
+    const result = await runCell(image, options);
     return { lines, error: null, result };
   } catch (error) {
     assert.instance(error, FaradayError);
@@ -138,6 +144,33 @@ kvmTest('a cell that talks nonsense is killed', async () => {
   assert.match(cut.error!.message, /in the middle of a message/);
   const late = await run('ended(1); say(protocol.STARTED);');
   assert.match(late.error!.message, /went on after its last message/);
+});
+
+kvmTest('a cell that records must say what came of it, and any other may not', async () => {
+  const path = join(folder, 'recording');
+  const recorded = async (script: string) => {
+    const recording = openCellRecording(path, [], machineImage());
+    const outcome = await run(script, machineImage(), recording);
+    closeSync(recording.fd);
+    return outcome;
+  };
+  const say = (errno: number) => `say(protocol.RECORDED, Buffer.from([${errno}, 0, 0, 0]));`;
+  const end = 'ended(protocol.CAUSE_REBOOT);';
+  assert.is((await recorded(`${say(0)} ${end}`)).result?.cause, 'reboot');
+  const full = await recorded(`${say(28)} ${end}`);
+  const line = `--record '${path}' could not be written to its end (ENOSPC)`;
+  assert.is(full.error?.message, line);
+  assert.is(full.error?.exitCode, 2);
+  const lies: [Promise<Outcome>, RegExp][] = [
+    [recorded(end), /ended without a word on its recording/],
+    [recorded(`${say(0)} ${say(0)} ${end}`), /spoke of a recording that it does not make/],
+    [run(`${say(0)} ${end}`), /spoke of a recording that it does not make/],
+  ];
+  for (const [outcome, message] of lies) {
+    const { error } = await outcome;
+    assert.match(error!.message, message);
+    assert.is(error!.exitCode, 5);
+  }
 });
 
 kvmTest('a cell that could not start says why, in one line of plain text', async () => {

@@ -20,10 +20,11 @@ import {
   STATE_BYTES,
   VALID,
 } from '../assembly/abi.ts';
-import { Cage as AnyCage, INCIDENT_NAMES, linkCore, recordBytes } from '../host/cage.ts';
+import { Cage as AnyCage, linkCore, recordBytes } from '../host/cage.ts';
 import { Cage, coreBytes, coreModule, replaceCore } from '../host/core.ts';
 import { FaradayError } from '../host/errors.ts';
 import { GuestMemory } from '../host/guest-memory.ts';
+import { INCIDENT_NAMES } from '../host/incident-names.ts';
 import { BLK_T_IN, blkHeader, blkStatus } from '../testing/block.ts';
 import { Driver, REG } from '../testing/driver.ts';
 import { DATA, guestMemory } from '../testing/queue.ts';

@@ -58,6 +58,22 @@ test('disks are descriptors of the cell and paths of Faraday', () => {
   assert.ok(host.paths.some(({ path, access }) => path === 'd.img' && access === 'rd'));
 });
 
+test('a recording is a descriptor of the cell, and what its threads write to', () => {
+  const { cell, host } = explained({ record: 'boot.rec' });
+  const recording = cell!.descriptors.find(({ what }) => what.includes('boot.rec'));
+  assert.equal(recording, { number: 'then', what: 'the recording, write: boot.rec', until: 'end' });
+  for (const { name, calls } of cell!.seccomp.threads) {
+    const written = calls.filter(({ reason }) => reason === 'the recording');
+    assert.is(written.length, name === 'start' ? 0 : 1, name);
+  }
+  const paths = host.paths.filter(({ reason }) => reason === 'the recording');
+  assert.equal(
+    paths.map(({ until }) => until),
+    ['start'],
+  );
+  assert.not.match(JSON.stringify(explained()), 'the recording');
+});
+
 test('what flags take away stands first', () => {
   assert.equal(explained().off, []);
   const weak = { 'no-seccomp': true, 'no-landlock': true, namespaces: 'off' };

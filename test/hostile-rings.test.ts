@@ -11,9 +11,9 @@ import {
   REQUEST_KIND_BLK_OUT,
   VALID,
 } from '../assembly/abi.ts';
-import { INCIDENT_NAMES } from '../host/cage.ts';
 import type { Cage } from '../host/core.ts';
 import type { GuestMemory } from '../host/guest-memory.ts';
+import { INCIDENT_NAMES } from '../host/incident-names.ts';
 import { type Driver, REG, RUNNING } from '../testing/driver.ts';
 import { type DriverQueue, guestMemory } from '../testing/queue.ts';
 import { type Random, randomFrom } from '../testing/random.ts';

@@ -17,6 +17,7 @@ import {
 import { Cage } from '../host/core.ts';
 import { encodeRngConfig } from '../host/device-config.ts';
 import { FaradayError } from '../host/errors.ts';
+import { parseAccesses } from '../host/replay/accesses.ts';
 import * as native from '../host/shim.ts';
 import { Driver, REG } from '../testing/driver.ts';
 import { guestMemory } from '../testing/queue.ts';
@@ -143,6 +144,40 @@ test('the log holds each access with its bytes, refused ones without', () => {
   log.logAccesses(0);
   cage.notify(0);
   assert.is(log.takeAccesses().length, 0, 'stopped');
+  memory.close();
+});
+
+test('reads find what is served, each in its turn, and what is not served as it is', () => {
+  const memory = native.shim().createMemory(MIB);
+  const cage = new Cage(KIND_VIRTIO_RNG, memory, encodeRngConfig({ queueSize: 16 }));
+  const traced = cage.native as native.NativeCage;
+  const queue = new Driver(cage, guestMemory(MIB)).bringUp();
+  traced.logAccesses(4096);
+  const availIndex = (value: number, address = queue.availRing + 2): Uint8Array => {
+    const entry = new DataView(new ArrayBuffer(native.ACCESS_ENTRY_BYTES + 2));
+    entry.setUint32(native.ACCESS_ENTRY_KIND, native.ACCESS_LOAD16, true);
+    entry.setUint32(native.ACCESS_ENTRY_LENGTH, 2, true);
+    entry.setBigUint64(native.ACCESS_ENTRY_ADDRESS, BigInt(address), true);
+    entry.setUint16(native.ACCESS_ENTRY_BYTES, value, true);
+    return new Uint8Array(entry.buffer);
+  };
+  const indexes = (): number[] => {
+    const accesses = parseAccesses(traced.takeAccesses());
+    const ours = accesses.filter(({ address }) => Number(address) === queue.availRing + 2);
+    return ours.map(({ data }) => data[0]! | (data[1]! << 8));
+  };
+  traced.serveAccesses(availIndex(77)); // more than the queue holds: the device stops there
+  cage.notify(0);
+  assert.equal(indexes(), [77]);
+  new Driver(cage, guestMemory(MIB)).bringUp();
+  memory.loadBytes(Uint8Array.of(0, 0), queue.availRing + 2);
+  const scripts = [availIndex(78, queue.availRing), availIndex(79).subarray(0, 17), []];
+  for (const script of scripts) {
+    traced.serveAccesses(Uint8Array.from(script));
+    cage.notify(0);
+    assert.equal([...new Set(indexes())], [0], 'another address, half an entry, nothing');
+  }
+  assert.throws(() => traced.serveAccesses([] as unknown as Uint8Array), /is no Uint8Array/);
   memory.close();
 });
 

@@ -27,9 +27,9 @@ import {
   RESULT_IOERR,
   RESULT_UNSUPPORTED,
 } from '../assembly/abi.ts';
-import type { IncidentName } from '../host/cage.ts';
 import { Cage } from '../host/core.ts';
 import { type BlkConfig, encodeBlkConfig } from '../host/device-config.ts';
+import type { IncidentName } from '../host/incident-names.ts';
 import {
   BLK_S_IOERR,
   BLK_S_OK,

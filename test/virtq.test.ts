@@ -9,7 +9,7 @@ import {
   EFFECT_REQUEST,
   VALID,
 } from '../assembly/abi.ts';
-import type { IncidentName } from '../host/cage.ts';
+import type { IncidentName } from '../host/incident-names.ts';
 import { BLK_T_FLUSH, BLK_T_OUT, blkHeader, blkStatus } from '../testing/block.ts';
 import {
   DEVICE_NEEDS_RESET,

@@ -8,13 +8,12 @@ export { AccessLog } from '../host/access-log.ts';
 export {
   Cage,
   type CoreExports,
-  INCIDENT_NAMES,
-  type IncidentName,
   linkCore,
 } from '../host/cage.ts';
 export { type BlkConfig, encodeBlkConfig, encodeRngConfig } from '../host/device-config.ts';
 export { type ErrorCode, FaradayError } from '../host/errors.ts';
 export { type AccessKind, type AccessObserver, GuestMemory } from '../host/guest-memory.ts';
+export { INCIDENT_NAMES, type IncidentName } from '../host/incident-names.ts';
 export { type Access, parseAccesses } from '../host/replay/accesses.ts';
 export { accessesDuring } from './accesses.ts';
 export * from './block.ts';

@@ -1,6 +1,7 @@
-// Builds the two front doors of shim/: the addon build/faraday.node and the cell's executable
-// build/faraday-cell. One gcc call per C file, one g++ call for the binding; the C files are one
-// library, from which each door takes what it needs. wasm2c makes C of the core first.
+// Builds the front doors of shim/: the addon build/faraday.node, the cell's executable
+// build/faraday-cell, and build/faraday-cell-recording, which is started for --record. One gcc call
+// per C file, one g++ call for the binding; the C files are one library, from which each door takes
+// what it needs. wasm2c makes C of the core first.
 //
 // No node-gyp: it wants python and likes to download headers, and what it would do here is these
 // few calls. A file is compiled again when its own text, a header's or the flags have changed:
@@ -22,6 +23,7 @@ import * as image from '../host/boot/image-format.ts';
 import { ROLE_CONSOLE, ROLE_IO, ROLE_START, ROLE_VCPU } from '../host/confine/roles.ts';
 import * as cell from '../host/engine/cell-protocol.ts';
 import { FaradayError } from '../host/errors.ts';
+import * as recording from '../host/replay/format.ts';
 import * as seam from '../host/shim.ts';
 import { filtersHeader } from './build-filters.ts';
 import { findCommand, run } from './command.ts';
@@ -32,6 +34,7 @@ const buildFolder = join(root, 'build');
 const objectFolder = join(buildFolder, 'obj');
 const addonPath = join(buildFolder, 'faraday.node');
 const cellPath = join(buildFolder, 'faraday-cell');
+const recordingCellPath = join(buildFolder, 'faraday-cell-recording');
 const libraryPath = join(objectFolder, 'libfaraday.a');
 const coreSource = join(buildFolder, 'core_w2c.c');
 
@@ -61,9 +64,9 @@ const ADDON_FLAGS = ['-shared', '-pthread', HARDENED];
 // Static, so that the cell needs no file once it runs, and starts without a dynamic loader.
 const CELL_FLAGS = ['-static-pie', '-pthread', HARDENED, '-Wl,--gc-sections'];
 
-/** The one source that is compiled twice: with its trace of accesses for the addon. */
+/** The one source that is compiled twice: with its trace of accesses for addon and recording. */
 const CAGE = 'cage.c';
-const TRACED_FLAGS = ['-DCAGE_TRACED'];
+export const TRACED_FLAGS: readonly string[] = ['-DCAGE_TRACED'];
 // The frame that catches traps is a thread's own and set up by every call: found without a function
 // call, and without the shadow stack's pointer, since no shadow stack is in use where this runs (a
 // loader sees the object's mark, and turns it on for no program that has one without). A descriptor
@@ -74,6 +77,13 @@ const CAGE_FLAGS = [
   '-fno-tree-slp-vectorize',
 ];
 const CELL_MAIN = 'cell.c';
+/** What makes a recording cell of it, and the functions of the cell that go by way of it. */
+const RECORDER = 'record.c';
+export const RECORDING_FLAGS: readonly string[] = [
+  ...['cage_read', 'cage_write', 'cage_notify', 'cage_next', 'cage_complete', 'cage_input'],
+  ...['cage_fail', 'cage_init', 'device_create'],
+  ...['options_parse', 'close_range', 'confine_limits', 'control_ended'],
+].map((name) => `-Wl,--wrap=${name}`);
 
 /** The folder with node_api.h: beside the running Node, else npm's node-api-headers. */
 export function nodeHeaders(): string {
@@ -107,6 +117,8 @@ export function abiHeader(): string {
     '\n',
     macros('CELL_', cell),
     macros('CELL_', { ROLE_START, ROLE_VCPU, ROLE_IO, ROLE_CONSOLE }),
+    '\n',
+    macros('RECORD_', recording),
   ].join('');
 }
 
@@ -135,7 +147,11 @@ interface Unit {
 }
 
 /** How a source is compiled; what is in the folders `first` comes before the shim's headers. */
-function compilation(path: string, more: string[], first: string[] = []): [string, string[]] {
+function compilation(
+  path: string,
+  more: readonly string[],
+  first: string[] = [],
+): [string, string[]] {
   const include = [...first, shimFolder, buildFolder].map((folder) => `-I${folder}`);
   const napi = [`-isystem${nodeHeaders()}`, `-isystem${join(root, 'node_modules/node-addon-api')}`];
   const plain = path.endsWith('.c');
@@ -146,8 +162,13 @@ function compilation(path: string, more: string[], first: string[] = []): [strin
 }
 
 /** Compiles a C file as one of the shim's, for a test that has its own of something. */
-export async function compileObject(path: string, object: string, first: string[]): Promise<void> {
-  const [compiler, args] = compilation(path, [], first);
+export async function compileObject(
+  path: string,
+  object: string,
+  first: string[],
+  more: readonly string[] = [],
+): Promise<void> {
+  const [compiler, args] = compilation(path, more, first);
   await compile(compiler, [...args, '-o', object]);
 }
 
@@ -157,7 +178,7 @@ export async function linkProgram(path: string, objects: string[], more: string[
   await compile(process.env.CC ?? 'gcc', [...inputs, '-o', path]);
 }
 
-function unit(name: string, source: string, more: string[], inputsHash: string): Unit {
+function unit(name: string, source: string, more: readonly string[], inputsHash: string): Unit {
   const path = join(shimFolder, source);
   const [compiler, args] = compilation(path, more);
   const hash = createHash('sha256').update(JSON.stringify([compiler, args, inputsHash]));
@@ -220,12 +241,12 @@ async function link(path: string, compiler: string, flags: string[], all: Unit[]
 
 /** Whether an object goes into the library rather than straight into one of the front doors. */
 function isShared(name: string): boolean {
-  return name.endsWith('.c') && !name.endsWith(CAGE) && name !== CELL_MAIN;
+  return name.endsWith('.c') && !name.endsWith(CAGE) && ![CELL_MAIN, RECORDER].includes(name);
 }
 
 /**
- * Brings build/faraday.node and build/faraday-cell up to date. Throws a FaradayError: 'host' where
- * a compiler or the headers are missing, 'internal' with the compiler's output where it fails.
+ * Brings addon, cell and recording cell up to date. Throws a FaradayError: 'host' where a compiler
+ * or the headers are missing, 'internal' with the compiler's output where it fails.
  */
 export async function buildShim(): Promise<void> {
   mkdirSync(objectFolder, { recursive: true });
@@ -248,6 +269,9 @@ export async function buildShim(): Promise<void> {
   await link(addonPath, process.env.CXX ?? 'g++', ADDON_FLAGS, addon);
   const cell = [...shared, ...door([CELL_MAIN, CAGE])];
   await link(cellPath, process.env.CC ?? 'gcc', CELL_FLAGS, cell);
+  const recordingCell = [...shared, ...door([CELL_MAIN, RECORDER, `traced-${CAGE}`])];
+  const flags = [...CELL_FLAGS, ...RECORDING_FLAGS];
+  await link(recordingCellPath, process.env.CC ?? 'gcc', flags, recordingCell);
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

@@ -1,5 +1,5 @@
-// npm run build: the core, the shim, the guest's init, the bundle and the library for tests, each
-// when its inputs changed.
+// npm run build: the core, the shim, the guest's init, the page of a trace, the bundle, the fuzzer
+// and the library for tests, each when its inputs changed.
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { FaradayError } from '../host/errors.ts';
@@ -7,6 +7,7 @@ import { buildBundle } from './build-bundle.ts';
 import { buildCore } from './build-core.ts';
 import { buildFuzz } from './build-fuzz.ts';
 import { buildGuest } from './build-guest.ts';
+import { buildPage } from './build-page.ts';
 import { buildShim } from './build-shim.ts';
 import { buildTesting } from './build-testing.ts';
 import { REPOSITORY } from './cache.ts';
@@ -20,6 +21,7 @@ const BUILDERS: Record<StepName, () => Promise<unknown>> = {
   core: buildCore,
   shim: buildShim,
   guest: async () => buildGuest(),
+  page: buildPage,
   bundle: buildBundle,
   fuzz: buildFuzz,
   testing: buildTesting,

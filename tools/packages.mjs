@@ -42,6 +42,7 @@ export const PACKAGES = [
   { name: 'lzop', purpose: 'unpacks kernels', commands: ['lzop'] },
   { name: 'strace', purpose: 'sees the system calls of cells in tests', commands: ['strace'] },
   { name: 'python3', purpose: 'plays a terminal in tests', commands: ['python3'] },
+  { name: 'chromium', purpose: 'opens web pages in tests', commands: ['chromium'] },
 ];
 
 /** @param {string} name @returns {string | undefined} the path of a command that can be run */

@@ -16,7 +16,7 @@ import { fileURLToPath } from 'node:url';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const stampsPath = join(root, 'build/stamps.json');
 
-/** @typedef {'core' | 'shim' | 'guest' | 'bundle' | 'testing' | 'fuzz'} StepName */
+/** @typedef {'core' | 'shim' | 'guest' | 'page' | 'bundle' | 'testing' | 'fuzz'} StepName */
 
 /**
  * Inputs are files and whole folders.
@@ -43,13 +43,18 @@ export const STEPS = {
       'host/boot/image-format.ts',
       'host/engine/cell-protocol.ts',
       'host/confine',
+      'host/replay/format.ts',
       'tools/build-shim.ts',
       'tools/build-filters.ts',
     ],
     output: 'build/faraday-cell',
-    also: ['build/faraday.node'],
+    also: ['build/faraday.node', 'build/faraday-cell-recording'],
   },
   guest: { inputs: ['guest', 'tools/build-guest.ts'], output: 'build/init' },
+  page: {
+    inputs: ['host/page', 'host/replay', 'assembly/abi.ts', 'tools/build-page.ts'],
+    output: 'build/trace.html',
+  },
   bundle: {
     inputs: [
       'host',

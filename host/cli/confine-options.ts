@@ -1,9 +1,6 @@
 // The flags that say how a run is confined. docs/sandbox.md
 import { type Command, Option } from 'commander';
-
-function collect(text: string, before: string[] = []): string[] {
-  return [...before, text];
-}
+import { collect } from './repeatable.ts';
 
 /** A flag of its own: commander would let the last of '--X' and '--no-X' win without a word. */
 function shortForm(flag: string, description: string): Option {

@@ -310,6 +310,12 @@ export const CELL_ROLES: readonly Role[] = [START, VCPU, IO, CONSOLE];
 export const RUNNING_ROLES: readonly Role[] = CELL_ROLES.filter((role) => role !== START);
 
 /**
+ * What each of those does beside where a cell records. A recording cell has the very same filters:
+ * its threads may make these calls anyway.
+ */
+export const RECORDING: readonly Row[] = [plain('write', 'write_block', 'the recording')];
+
+/**
  * Calls that are only ever an attack: the process is killed without a word. Where a role's rows
  * allow one of them, the rows count.
  */

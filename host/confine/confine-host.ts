@@ -35,7 +35,7 @@ type Capability = keyof typeof CAPABILITIES;
 /** What root keeps, and why. */
 export function keptCapabilities(config: RunConfig): readonly (readonly [Capability, string])[] {
   const cell = config.engine === 'cell';
-  const writes = config.report !== undefined || config.record !== undefined;
+  const writes = config.report !== undefined || (config.record !== undefined && !cell);
   return [
     ...(cell ? [['CAP_KILL', 'to end the cell, which is another user'] as const] : []),
     ...(writes || !cell

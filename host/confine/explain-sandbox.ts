@@ -5,7 +5,15 @@
 import type { RunConfig } from '../config.ts';
 import * as protocol from '../engine/cell-protocol.ts';
 import { formatSize } from '../size.ts';
-import { CELL_ROLES, type Condition, DEADLY, type Row, UNKNOWN } from './cell-policy.ts';
+import {
+  CELL_ROLES,
+  type Condition,
+  DEADLY,
+  RECORDING,
+  type Row,
+  RUNNING_ROLES,
+  UNKNOWN,
+} from './cell-policy.ts';
 import { keptCapabilities } from './confine-host.ts';
 import { NAMESPACE_NAMES } from './confined.ts';
 import { hostFacts } from './host-facts.ts';
@@ -84,7 +92,7 @@ function explainHost(config: RunConfig, kernelGiven: boolean): Sandbox['host'] {
 
 // --- The cell -----------------------------------------------------------------------------------
 
-function descriptors({ disks, initrd, hasRoot }: RunConfig): Descriptor[] {
+function descriptors({ disks, initrd, hasRoot, record }: RunConfig): Descriptor[] {
   const standard = ['input', 'output', 'error'].map((name, number): Descriptor => {
     return { number: String(number), what: `standard ${name}`, until: 'end' };
   });
@@ -99,6 +107,9 @@ function descriptors({ disks, initrd, hasRoot }: RunConfig): Descriptor[] {
       const rights = readOnly ? 'read' : 'read and write';
       return { number: 'then', what: `disk ${id}, ${rights}: ${path}`, until: 'end' };
     }),
+    ...(record === undefined
+      ? []
+      : [{ number: 'then', what: `the recording, write: ${record}`, until: 'end' } as const]),
     { number: 'made', what: 'the machine, its vCPUs, eventfds, epoll, signalfd', until: 'end' },
     ...(disks.some(({ ioUring }) => ioUring)
       ? [
@@ -126,15 +137,15 @@ function callText({ call, when = [] }: Row): string {
   return last < 0 ? call : `${call}(${all.join(', ')})`;
 }
 
-function explainThreads(): ExplainedThread[] {
-  return CELL_ROLES.map(({ name, what, rows }) => ({
-    name,
-    what,
-    calls: rows.map((row) => {
+function explainThreads({ record }: RunConfig): ExplainedThread[] {
+  return CELL_ROLES.map((role) => {
+    const recorded = record !== undefined && RUNNING_ROLES.includes(role);
+    const calls = [...role.rows, ...(recorded ? RECORDING : [])].map((row) => {
       const { caller, reason, keep = null } = row;
       return { call: callText(row), caller, reason, only: keep };
-    }),
-  }));
+    });
+    return { name: role.name, what: role.what, calls };
+  });
 }
 
 const OTHERWISE = {
@@ -171,7 +182,7 @@ function explainCell(config: RunConfig): CellSandbox {
     seccomp: {
       mode: seccomp,
       otherwise: OTHERWISE[seccomp],
-      threads: explainThreads(),
+      threads: explainThreads(config),
       deadly: DEADLY,
       unknown: UNKNOWN,
     },

@@ -89,9 +89,9 @@ function diskPaths({ disks }: RunConfig, { blockSizes }: HostFacts): HostPath[] 
   ];
 }
 
-function outputPath(place: OutputPlace | null, reason: string): HostPath[] {
+function outputPath(place: OutputPlace | null, reason: string, how = late): HostPath[] {
   if (place === null) return [];
-  return [late(place.path, PATH_WRITE | (place.isFolder ? PATH_CHANGE : 0), reason)];
+  return [how(place.path, PATH_WRITE | (place.isFolder ? PATH_CHANGE : 0), reason)];
 }
 
 /** Every path of a run, with what is allowed with it and with all below it. */
@@ -107,7 +107,7 @@ export function hostPaths(config: RunConfig, facts: HostFacts): HostPath[] {
     ...(cell ? [early(facts.temporaryFolder, ALL, 'the same where that has no room')] : []),
     early('/dev/null', READ_WRITE, 'standard input or output of what is started'),
     ...outputPath(facts.reportPlace, 'the report'),
-    ...outputPath(facts.recordPlace, 'the recording'),
+    ...outputPath(facts.recordPlace, 'the recording', cell ? early : late),
     ...config.confine.pathRules.map(({ path, access }) => {
       return late(path, RULE_RIGHTS[access], 'named by a flag');
     }),

@@ -30,6 +30,7 @@ import { SERIAL_PIN, VIRTIO_MMIO_BYTES, VIRTIO_MMIO_START } from '../boot/layout
 import { Cage } from '../core.ts';
 import { encodeBlkConfig, encodeRngConfig } from '../device-config.ts';
 import { GuestMemory } from '../guest-memory.ts';
+import type { DevicePlan } from '../replay/header.ts';
 import type { Recorder } from '../replay/recorder.ts';
 import { WINDOW_STRIDE } from '../shim.ts';
 import { Device, type DeviceOptions } from './device.ts';
@@ -106,6 +107,22 @@ export function virtioName(device: VirtioDevice): string {
   return device.kind === 'virtio-blk' ? `disk:${device.id}` : device.kind;
 }
 
+const portPlans = ({ bootTimer }: MachineImage): readonly PortPlan[] =>
+  bootTimer ? [...PORT_PLANS, BOOT_TIMER_PLAN] : PORT_PLANS;
+
+function windowPlan(virtio: VirtioDevice): DevicePlan {
+  const isDisk = virtio.kind === 'virtio-blk';
+  const kind = isDisk ? KIND_VIRTIO_BLK : KIND_VIRTIO_RNG;
+  const config = isDisk ? encodeBlkConfig(virtio) : encodeRngConfig();
+  return { name: virtioName(virtio), kind, config };
+}
+
+/** All devices of a machine in the order of their places, here and in a cell (shim/bus.c). */
+export function devicePlans(image: MachineImage): DevicePlan[] {
+  const ports = portPlans(image).map(({ name, kind }) => ({ name, kind, config: NO_CONFIG }));
+  return [...ports, ...image.virtio.map(windowPlan)];
+}
+
 /** All devices of a machine, by port and by window. */
 export class Bus {
   readonly devices: Device[] = [];
@@ -122,8 +139,7 @@ export class Bus {
       options.recorder.setMemory(image.memoryBytes);
       this.memory.log = options.recorder.log;
     }
-    const plans = image.bootTimer ? [...PORT_PLANS, BOOT_TIMER_PLAN] : PORT_PLANS;
-    for (const plan of plans) this.addPorts(plan);
+    for (const plan of portPlans(image)) this.addPorts(plan);
     for (const device of image.virtio) this.addWindow(device);
     this.serial = this.ports.get(PORT_SERIAL)!.device;
   }
@@ -165,10 +181,7 @@ export class Bus {
 
   private addWindow(virtio: VirtioDevice): void {
     const { address, pin } = virtio.slot;
-    const isDisk = virtio.kind === 'virtio-blk';
-    const kind = isDisk ? KIND_VIRTIO_BLK : KIND_VIRTIO_RNG;
-    const config = isDisk ? encodeBlkConfig(virtio) : encodeRngConfig();
-    const name = virtioName(virtio);
+    const { name, kind, config } = windowPlan(virtio);
     const device = this.addDevice({ name, pin, rights: VIRTIO_RIGHTS }, kind, config);
     const index = (address - VIRTIO_MMIO_START) / VIRTIO_MMIO_BYTES;
     this.windows[index] = { device, base: address };

@@ -16,6 +16,7 @@ export type Message =
   | { type: 'failed'; failure: Failure }
   | { type: 'log'; level: 'error' | 'warn' | 'info'; text: string }
   | { type: 'confined' | 'violation'; record: DataView }
+  | { type: 'recorded'; errno: string } // '' for a recording that is whole
   | { type: 'ended'; report: DataView };
 
 /** The error for a cell that does not keep to the protocol. */
@@ -57,6 +58,10 @@ function log(view: DataView): Message {
   return { type: 'log', level, text: textAt(view, protocol.LOG_TEXT, protocol.LOG_TEXT_BYTES) };
 }
 
+function recorded(view: DataView): Message {
+  return { type: 'recorded', errno: errnoName(view.getUint32(protocol.RECORDED_ERRNO, true)) };
+}
+
 /** How long each message's payload is, and what it means. */
 const KINDS = new Map<number, [lengthBytes: number, read: (payload: DataView) => Message]>([
   [protocol.STARTED, [0, () => ({ type: 'started' })]],
@@ -66,6 +71,7 @@ const KINDS = new Map<number, [lengthBytes: number, read: (payload: DataView) =>
   [protocol.ENDED, [protocol.REPORT_BYTES, (report) => ({ type: 'ended', report })]],
   [protocol.CONFINED, [protocol.CONFINED_BYTES, (record) => ({ type: 'confined', record })]],
   [protocol.VIOLATION, [protocol.VIOLATION_BYTES, (record) => ({ type: 'violation', record })]],
+  [protocol.RECORDED, [protocol.RECORDED_BYTES, recorded]],
   [protocol.PAUSED, [0, () => ({ type: 'paused' })]],
   [protocol.RESUMED, [0, () => ({ type: 'resumed' })]],
 ]);

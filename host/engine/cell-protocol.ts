@@ -6,7 +6,8 @@
 export const FD_CONTROL = 3;
 export const FD_IMAGE = 4;
 export const FD_KVM = 5;
-export const FD_FILES = 6; // the first file that the image refers to, then the others
+// The first file that the image refers to, then the others, then what --record names.
+export const FD_FILES = 6;
 
 // --- Messages -----------------------------------------------------------------------------------
 
@@ -25,6 +26,7 @@ export const PAUSED = 6; // all vCPUs stand still, no request is in flight; no p
 export const RESUMED = 7; // no payload
 export const CONFINED = 8; // what confines it, told before the guest starts: CONFINED_*
 export const VIOLATION = 9; // a forbidden system call, then its end: VIOLATION_*
+export const RECORDED = 10; // its recording is over, before ENDED: RECORDED_*
 
 // To the cell: a type and one u32.
 export const COMMAND_BYTES = 8;
@@ -47,6 +49,9 @@ export const LOG_BYTES = 256;
 export const LOG_LEVEL_ERROR = 0;
 export const LOG_LEVEL_WARN = 1;
 export const LOG_LEVEL_INFO = 2;
+
+export const RECORDED_ERRNO = 0; // u32: why it is not whole, or 0
+export const RECORDED_BYTES = 4;
 
 // --- Confinement --------------------------------------------------------------------------------
 

@@ -2,9 +2,9 @@
 // a cell says: what is impossible is an internal error, what is merely untrue harms nobody.
 
 import type { DiskDevice, MachineImage } from '../boot/image.ts';
-import { INCIDENT_NAMES } from '../cage.ts';
 import { nowMs } from '../clock.ts';
 import { describeExit } from '../exit-names.ts';
+import { INCIDENT_NAMES } from '../incident-names.ts';
 import type { DiskReport, ExitCause, Histogram } from '../report.ts';
 import { type DeviceResult, type RunResult, SIGNAL_NUMBERS } from '../result.ts';
 import type { CrashState } from '../shim.ts';

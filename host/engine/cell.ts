@@ -14,6 +14,7 @@ import { lockedDisk } from '../disk.ts';
 import { EXIT_HOST, EXIT_USAGE, FaradayError } from '../errors.ts';
 import { explainCall, explainConfinement } from '../explain.ts';
 import type { Log } from '../log.ts';
+import type { CellRecording } from '../replay/cell-recording.ts';
 import { type RunResult, SIGNAL_NUMBERS } from '../result.ts';
 import { type NativeError, shim } from '../shim.ts';
 import { brokenCell, type Failure, type Message, MessageReader } from './cell-messages.ts';
@@ -32,6 +33,7 @@ export interface CellOptions {
   log: Log;
   program: string; // build/faraday-cell
   confinement: CellWish;
+  recording?: CellRecording; // then the program is the recording cell
   onSpawned?: () => void; // everything that a cell needs is opened
 }
 
@@ -98,6 +100,7 @@ export class Cell {
   private stopAskedMs: number | null = null;
   private forced: NodeJS.Signals | null = null; // the signal on which it was killed
   private result: RunResult | null = null;
+  private recorded: string | null = null; // the errno of its recording, '' where that is whole
   private problem: unknown = null; // the first one counts
   private onStarted: () => void = () => {};
 
@@ -204,7 +207,16 @@ export class Cell {
       case 'failed':
         this.fail(explainFailure(message.failure, this.image));
         return this.farewell();
+      case 'recorded':
+        if (!this.options.recording || this.recorded !== null) {
+          throw brokenCell('spoke of a recording that it does not make');
+        }
+        this.recorded = message.errno;
+        return;
       case 'ended':
+        if (this.options.recording && this.recorded === null) {
+          throw brokenCell('ended without a word on its recording');
+        }
         this.result = {
           ...toRunResult(message.report, this.image),
           confinement: this.confinement,
@@ -228,7 +240,11 @@ export class Cell {
 
   private outcome(status: number | null, signal: NodeJS.Signals | null): RunResult {
     if (this.problem) throw this.problem;
-    if (this.result) return this.result;
+    if (this.result) {
+      if (this.recorded && this.options.recording)
+        throw this.options.recording.failed(this.recorded);
+      return this.result;
+    }
     if (this.forced && signal === 'SIGKILL') {
       this.options.log('warn', 'the cell did not stop when asked to, and was killed');
       return stoppedEarly(this.forced, this.image);
@@ -293,7 +309,8 @@ export async function withCell<T>(
   const onExit = (): void => cell?.kill();
   process.once('exit', onExit);
   try {
-    cell = new Cell(image, options, spawnCell(image, { ...how, ...options }));
+    const recording = options.recording?.fd;
+    cell = new Cell(image, options, spawnCell(image, { ...how, ...options, recording }));
     signals.passTo(cell);
     options.onSpawned?.();
     return await use(cell);

@@ -28,6 +28,7 @@ export interface SpawnOptions extends CellStreams {
   program: string;
   detached: boolean; // a session of its own, which outlives this process
   confinement: CellWish;
+  recording?: number; // a descriptor, for the recording cell
 }
 
 /** How the cell is to be confined: its own flags. */
@@ -126,8 +127,8 @@ function start(options: SpawnOptions, passed: readonly number[]): CellProcess {
 }
 
 /**
- * Spawns the cell that runs `image`. The disks' descriptors stay the caller's; everything else is
- * closed here again. Throws FaradayError or the system's errors.
+ * Spawns the cell that runs `image`. The descriptors of disks and recording stay the caller's;
+ * everything else is closed here again. Throws FaradayError or the system's errors.
  */
 export function spawnCell(image: MachineImage, options: SpawnOptions): CellProcess {
   const bytes = imageBeside(image);
@@ -138,7 +139,9 @@ export function spawnCell(image: MachineImage, options: SpawnOptions): CellProce
   };
   const fdOf = (file: ImageFile): number => ('fd' in file ? file.fd : keep(openPath(file.path)));
   try {
-    const passed = [keep(imageFile(bytes)), keep(openKvm()), ...bytes.files.map(fdOf)];
+    const { recording } = options;
+    const last = recording === undefined ? [] : [recording];
+    const passed = [keep(imageFile(bytes)), keep(openKvm()), ...bytes.files.map(fdOf), ...last];
     return start(options, passed);
   } finally {
     for (const fd of own) closeSync(fd);

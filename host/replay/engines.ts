@@ -5,7 +5,7 @@ import { Cage } from '../core.ts';
 import type { AccessKind } from '../guest-memory.ts';
 import * as native from '../shim.ts';
 import type { Access } from './accesses.ts';
-import type { RecordedDevice, RecordedEvent } from './recording.ts';
+import type { RecordedDevice, RecordedEvent } from './parse.ts';
 
 export type ReplayEngine = 'v8' | 'cell';
 
@@ -113,9 +113,9 @@ export function v8Machine(): ReplayMachine {
 const LOG_SLACK_BYTES = 0x10000; // for accesses that the recording does not have
 
 /**
- * Native cages over memory of the recorded size, which holds what a call found before that call is
- * made: the guest stood still during each. The bytes go in from the last access to the first, so
- * that what a call read before it wrote there itself wins.
+ * Native cages over memory of the recorded size, with their own checks of every access. What a read
+ * found when it was recorded is put there just before it is made again: in a cell other CPUs run
+ * on during a call, so that one place may have held two things in the course of it.
  */
 export function nativeMachine(memoryBytes: number): ReplayMachine {
   const memory = native.shim().createMemory(memoryBytes);
@@ -125,19 +125,16 @@ export function nativeMachine(memoryBytes: number): ReplayMachine {
     cage.native?.logAccesses(2 * bytes);
     capacities.set(cage, 2 * bytes);
   };
-  const place = ({ kind, allowed, address, data }: Access): void => {
-    if (!allowed || (kind !== 'read' && kind !== 'load16')) return;
-    memory.loadBytes(data, Number(address));
-  };
   return {
     create({ kind, config }) {
       return new Cage(kind, memory, config);
     },
-    run(cage, { parsed, accesses }, call) {
+    run(cage, { accesses }, call) {
       reserve(cage, accesses.length + LOG_SLACK_BYTES);
-      for (let i = parsed.length - 1; i >= 0; i--) place(parsed[i]);
+      const traced = cage.native as native.NativeCage;
+      traced.serveAccesses(accesses);
       call();
-      return (cage.native as native.NativeCage).takeAccesses();
+      return traced.takeAccesses();
     },
     close() {
       memory.close();

@@ -2,20 +2,24 @@
 // A varint holds a u32 in groups of seven bits, lowest first; the top bit says that more follow.
 
 export const MAGIC = 'FARADREC';
-export const FORMAT_VERSION = 1;
+export const FORMAT_VERSION = 2;
 
 // The preamble: MAGIC, FORMAT_VERSION u32, ABI_VERSION u32. Then blocks.
 export const PREAMBLE_BYTES = 16;
 export const PREAMBLE_FORMAT = 8;
 export const PREAMBLE_ABI = 12;
 
-// A block: the length of its payload u32, the first bytes of the payload's SHA-256, the payload.
-export const BLOCK_DIGEST = 4;
-export const BLOCK_DIGEST_BYTES = 8;
-export const BLOCK_HEADER_BYTES = 12;
+// A block: the length of its payload u32, the payload's CRC-32 u32, the payload.
+export const BLOCK_CHECKSUM = 4;
+export const BLOCK_HEADER_BYTES = 8;
 export const BLOCK_BYTES_MAX = 64 * 2 ** 20; // one event, whatever the core does, is smaller
 
-export const CALL_END = 0; // the last event: the hash of every device's state
+/** The engines by their number in the first block. */
+export const ENGINES = ['v8', 'cell'] as const;
+export type RecordedEngine = (typeof ENGINES)[number];
+export const ENGINE_FIRST = 1; // the number of 'v8'
+
+export const CALL_END = 0; // the last event: the checksum of every device's state
 export const CALL_READ = 1;
 export const CALL_WRITE = 2;
 export const CALL_NOTIFY = 3;
@@ -43,7 +47,8 @@ export const CALL_ARGUMENTS = [0, 2, 3, 1, 1, 3, 0, 0, 0];
 // In place of effects where the call trapped.
 export const TRAPPED = 0x80000000;
 
-export const HASH_BYTES = 32; // SHA-256
+export const HASH_BYTES = 32; // SHA-256, of the core
+export const TIME_MAX_US = 0xffffffff; // between two events; a longer pause is written as this
 export const DEVICES_MAX = 255;
 
 const INITIAL_BYTES = 0x20000;
@@ -60,6 +65,11 @@ export class Encoder {
   u8(value: number): void {
     this.#reserve(1);
     this.#bytes[this.#used++] = value;
+  }
+
+  u32(value: number): void {
+    this.#reserve(4);
+    for (let shift = 0; shift < 32; shift += 8) this.#bytes[this.#used++] = value >>> shift;
   }
 
   varint(value: number): void {
@@ -112,6 +122,11 @@ export class Decoder {
     return this.#at === this.#bytes.length;
   }
 
+  /** How many bytes were read. */
+  get at(): number {
+    return this.#at;
+  }
+
   u8(): number {
     return this.raw(1)[0];
   }
@@ -124,6 +139,11 @@ export class Decoder {
       if (byte < 0x80 && value < 2 ** 32) return value;
     }
     throw new Malformed('a number of more than 32 bits');
+  }
+
+  u32(): number {
+    const [a, b, c, d] = this.raw(4);
+    return (a | (b << 8) | (c << 16) | (d << 24)) >>> 0;
   }
 
   raw(count: number): Uint8Array {

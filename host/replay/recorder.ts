@@ -1,19 +1,16 @@
 // `faraday run --record`: writes every call into a cage, with what it answered and every access to
 // guest memory that it made (docs/replay.md). A whole event stands in one block; what is not yet
 // written is never more than a block and an event.
-import { createHash } from 'node:crypto';
 import { closeSync, constants, fchmodSync, fstatSync, openSync, writeSync } from 'node:fs';
-import { ABI_VERSION, EFFECT_REQUEST } from '../../assembly/abi.ts';
+import { EFFECT_REQUEST } from '../../assembly/abi.ts';
 import { AccessLog } from '../access-log.ts';
+import { crc32 } from '../boot/crc32.ts';
+import { nowMs } from '../clock.ts';
 import type { Cage } from '../core.ts';
 import type { CageCalls } from '../engine/device.ts';
 import { FaradayError } from '../errors.ts';
 import { checkOutputPath } from '../output-path.ts';
-import { coreHash } from './core-hash.ts';
 import {
-  BLOCK_DIGEST,
-  BLOCK_DIGEST_BYTES,
-  BLOCK_HEADER_BYTES,
   CALL_COMPLETE,
   CALL_END,
   CALL_FAIL,
@@ -23,22 +20,16 @@ import {
   CALL_RESTART,
   CALL_WRITE,
   Encoder,
-  FORMAT_VERSION,
-  MAGIC,
-  PREAMBLE_ABI,
-  PREAMBLE_BYTES,
-  PREAMBLE_FORMAT,
+  TIME_MAX_US,
   TRAPPED,
 } from './format.ts';
+import { blockHeader, type DevicePlan, recordingHeader } from './header.ts';
 
 const BLOCK_BYTES = 0x10000; // a block is written once it holds as many
 const PRIVATE = 0o600; // a recording holds what the guest's memory held
 const NOTHING = new Uint8Array(0);
 
-interface RecordedDevice {
-  name: string;
-  kind: number;
-  config: Uint8Array;
+interface RecordedDevice extends DevicePlan {
   cage: Cage | null; // the present one
 }
 
@@ -52,8 +43,13 @@ export function recordOf(cage: Pick<Cage, 'record'>): Uint8Array {
   }
 }
 
-export function stateHash(cage: Pick<Cage, 'stateBytes'>): Uint8Array {
-  return createHash('sha256').update(cage.stateBytes()).digest();
+export function stateChecksum(cage: Pick<Cage, 'stateBytes'>): number {
+  return crc32(cage.stateBytes());
+}
+
+/** The error for a recording that ended before its guest did; `errno` is a name. */
+export function cutShort(path: string, errno: string): FaradayError {
+  return refused(path, `could not be written to its end (${errno})`);
 }
 
 function refused(path: string, finding: string): FaradayError {
@@ -61,7 +57,7 @@ function refused(path: string, finding: string): FaradayError {
 }
 
 /** Opens the file of --record, or says in one line why a run cannot be recorded there. */
-export function openRecording(path: string, inputs: readonly string[]): Recorder {
+export function openRecordingFile(path: string, inputs: readonly string[]): number {
   checkOutputPath('--record', path, inputs);
   let fd: number | undefined;
   try {
@@ -69,11 +65,122 @@ export function openRecording(path: string, inputs: readonly string[]): Recorder
     fd = openSync(path, O_WRONLY | O_CREAT | O_NONBLOCK | O_TRUNC, PRIVATE);
     if (!fstatSync(fd).isFile()) throw refused(path, 'is no regular file; name a file');
     fchmodSync(fd, PRIVATE); // one that was there may be anybody's to read
-    return new Recorder(path, fd);
+    return fd;
   } catch (error) {
     if (fd !== undefined) closeSync(fd);
     if (error instanceof FaradayError) throw error;
     throw refused(path, `cannot be written (${(error as NodeJS.ErrnoException).code})`);
+  }
+}
+
+/** The same with a recorder of this process' own cages. */
+export function openRecording(path: string, inputs: readonly string[]): Recorder {
+  return new Recorder(path, openRecordingFile(path, inputs));
+}
+
+/**
+ * A cage whose calls are recorded. Each is spelled out, without a closure: these lie on the path of
+ * every exit.
+ */
+class RecordedCage implements CageCalls {
+  private readonly recorder: Recorder;
+  private readonly place: number;
+  private readonly cage: Cage;
+
+  constructor(recorder: Recorder, place: number, cage: Cage) {
+    this.recorder = recorder;
+    this.place = place;
+    this.cage = cage;
+  }
+
+  read(offset: number, width: number): number {
+    const block = this.recorder.begin(CALL_READ, this.place);
+    block.varint(offset);
+    block.varint(width);
+    let effects = TRAPPED;
+    try {
+      effects = this.cage.read(offset, width);
+      return effects;
+    } finally {
+      this.recorder.end(this.cage, effects);
+    }
+  }
+
+  write(offset: number, width: number, value: number): number {
+    const block = this.recorder.begin(CALL_WRITE, this.place);
+    block.varint(offset);
+    block.varint(width);
+    block.varint(value);
+    let effects = TRAPPED;
+    try {
+      effects = this.cage.write(offset, width, value);
+      return effects;
+    } finally {
+      this.recorder.end(this.cage, effects);
+    }
+  }
+
+  next(queue: number): number {
+    this.recorder.begin(CALL_NEXT, this.place).varint(queue);
+    let effects = TRAPPED;
+    try {
+      effects = this.cage.next(queue);
+      return effects;
+    } finally {
+      this.recorder.end(this.cage, effects);
+    }
+  }
+
+  complete(tag: number, result: number, bytes: number): number {
+    const block = this.recorder.begin(CALL_COMPLETE, this.place);
+    block.varint(tag);
+    block.varint(result);
+    block.varint(bytes);
+    let effects = TRAPPED;
+    try {
+      effects = this.cage.complete(tag, result, bytes);
+      return effects;
+    } finally {
+      this.recorder.end(this.cage, effects);
+    }
+  }
+
+  input(bytes: Uint8Array): number {
+    this.recorder.begin(CALL_INPUT, this.place).bytes(bytes);
+    let effects = TRAPPED;
+    try {
+      effects = this.cage.input(bytes);
+      return effects;
+    } finally {
+      this.recorder.end(this.cage, effects);
+    }
+  }
+
+  fail(): number {
+    this.recorder.begin(CALL_FAIL, this.place);
+    let effects = TRAPPED;
+    try {
+      effects = this.cage.fail();
+      return effects;
+    } finally {
+      this.recorder.end(this.cage, effects);
+    }
+  }
+
+  value(): number {
+    return this.cage.value();
+  }
+
+  record(): Uint8Array {
+    return this.cage.record();
+  }
+
+  outputBytes(target: Uint8Array, offset: number): number {
+    return this.cage.outputBytes(target, offset);
+  }
+
+  counters(): Record<string, number> {
+    return this.cage.counters();
   }
 }
 
@@ -87,10 +194,15 @@ export class Recorder {
   private begun = false;
   private failure: string | null = null; // an errno name: nothing was recorded from there on
   private fd: number;
+  private readonly now: () => number; // milliseconds
+  private readonly startMs: number;
+  private lastUs = 0; // since the start, of the last event
 
-  constructor(path: string, fd: number) {
+  constructor(path: string, fd: number, now = nowMs) {
     this.path = path;
     this.fd = fd;
+    this.now = now;
+    this.startMs = now();
   }
 
   setMemory(bytes: number): void {
@@ -105,70 +217,27 @@ export class Recorder {
   /** The device's cage from now on, with its calls recorded. */
   watch(place: number, cage: Cage): CageCalls {
     const device = this.devices[place];
-    if (device.cage) this.event(CALL_RESTART, place, []);
+    if (device.cage) this.begin(CALL_RESTART, place);
     device.cage = cage;
-    const note = (call: number, args: number[], run: () => number, input?: Uint8Array): number =>
-      this.call(place, cage, call, args, run, input);
-    return {
-      read: (offset, width) => note(CALL_READ, [offset, width], () => cage.read(offset, width)),
-      write: (offset, width, value) =>
-        note(CALL_WRITE, [offset, width, value], () => cage.write(offset, width, value)),
-      next: (queue) => note(CALL_NEXT, [queue], () => cage.next(queue)),
-      complete: (tag, result, bytes) =>
-        note(CALL_COMPLETE, [tag, result, bytes], () => cage.complete(tag, result, bytes)),
-      input: (bytes) => note(CALL_INPUT, [], () => cage.input(bytes), bytes),
-      fail: () => note(CALL_FAIL, [], () => cage.fail()),
-      value: () => cage.value(),
-      record: () => cage.record(),
-      outputBytes: (target, offset) => cage.outputBytes(target, offset),
-      counters: () => cage.counters(),
-    };
+    return new RecordedCage(this, place, cage);
   }
 
-  /** Ends the recording with the state of every device. Throws where it could not be written. */
-  finish(): void {
-    this.begin();
-    this.block.u8(CALL_END);
-    for (const { cage } of this.devices) this.block.raw(cage ? stateHash(cage) : NOTHING);
-    this.writeBlock();
-    this.close();
-    if (this.failure) throw refused(this.path, `could not be written to its end (${this.failure})`);
-  }
-
-  close(): void {
-    if (this.fd >= 0) closeSync(this.fd);
-    this.fd = -1;
-  }
-
-  private call(
-    place: number,
-    cage: Cage,
-    call: number,
-    args: number[],
-    run: () => number,
-    input?: Uint8Array,
-  ): number {
-    // Taken before the call, which may be the engine's own buffer's last moment.
-    this.event(call, place, args, input);
+  /**
+   * Notes that a call begins; its arguments go into the encoder that is returned. Before the call,
+   * which may be the last moment of what they are in.
+   */
+  begin(call: number, place: number): Encoder {
+    if (!this.begun) this.writeMachine();
+    const { block } = this;
+    block.u8(call);
+    block.u8(place);
+    block.varint(this.sinceLastUs());
     this.log.clear();
-    let effects = TRAPPED;
-    try {
-      effects = run();
-      return effects;
-    } finally {
-      this.answer(cage, effects);
-    }
+    return block;
   }
 
-  private event(call: number, place: number, args: number[], input?: Uint8Array): void {
-    this.begin();
-    this.block.u8(call);
-    this.block.u8(place);
-    for (const argument of args) this.block.varint(argument);
-    if (input) this.block.bytes(input);
-  }
-
-  private answer(cage: Cage, effects: number): void {
+  /** Notes what the call answered; TRAPPED where it trapped. */
+  end(cage: Cage, effects: number): void {
     const { block } = this;
     block.varint(effects);
     if (effects !== TRAPPED) {
@@ -179,34 +248,38 @@ export class Recorder {
     if (block.length >= BLOCK_BYTES) this.writeBlock();
   }
 
-  /** The preamble and the machine, once all devices are known. */
-  private begin(): void {
-    if (this.begun) return;
-    this.begun = true;
-    const preamble = Buffer.alloc(PREAMBLE_BYTES);
-    preamble.write(MAGIC, 'latin1');
-    preamble.writeUInt32LE(FORMAT_VERSION, PREAMBLE_FORMAT);
-    preamble.writeUInt32LE(ABI_VERSION, PREAMBLE_ABI);
-    this.write(preamble);
-    const { block } = this;
-    block.varint(this.memoryBytes / 4096);
-    block.raw(coreHash());
-    block.u8(this.devices.length);
-    for (const { name, kind, config } of this.devices) {
-      block.varint(kind);
-      block.bytes(Buffer.from(name));
-      block.bytes(config);
-    }
+  /** Ends the recording with the state of every device. Throws where it could not be written. */
+  finish(): void {
+    if (!this.begun) this.writeMachine();
+    this.block.u8(CALL_END);
+    for (const { cage } of this.devices) this.block.u32(cage ? stateChecksum(cage) : 0);
     this.writeBlock();
+    this.close();
+    if (this.failure) throw cutShort(this.path, this.failure);
+  }
+
+  close(): void {
+    if (this.fd >= 0) closeSync(this.fd);
+    this.fd = -1;
+  }
+
+  /** A clock that went back, or a pause past TIME_MAX_US, leaves a time that is not exact. */
+  private sinceLastUs(): number {
+    const sinceStartUs = Math.round((this.now() - this.startMs) * 1000);
+    const passedUs = Math.min(Math.max(sinceStartUs - this.lastUs, 0), TIME_MAX_US);
+    this.lastUs += passedUs;
+    return passedUs;
+  }
+
+  /** The preamble and the machine, once all devices are known. */
+  private writeMachine(): void {
+    this.begun = true;
+    this.write(recordingHeader('v8', this.memoryBytes, this.devices));
   }
 
   private writeBlock(): void {
     const payload = this.block.take();
-    const header = Buffer.alloc(BLOCK_HEADER_BYTES);
-    header.writeUInt32LE(payload.length);
-    const digest = createHash('sha256').update(payload).digest();
-    digest.copy(header, BLOCK_DIGEST, 0, BLOCK_DIGEST_BYTES);
-    this.write(header);
+    this.write(blockHeader(payload));
     this.write(payload);
   }
 

@@ -1,65 +1,30 @@
 // Reading a recording (docs/replay.md), block by block. Whatever its bytes are, the answer is an
 // event or one line that says what is wrong.
-import { createHash } from 'node:crypto';
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
-import { ABI_VERSION, EFFECT_REQUEST } from '../../assembly/abi.ts';
+import { ABI_VERSION } from '../../assembly/abi.ts';
+import { crc32 } from '../boot/crc32.ts';
 import { FaradayError } from '../errors.ts';
-import { type Access, parseAccesses } from './accesses.ts';
 import {
   BLOCK_BYTES_MAX,
-  BLOCK_DIGEST,
-  BLOCK_DIGEST_BYTES,
+  BLOCK_CHECKSUM,
   BLOCK_HEADER_BYTES,
-  CALL_ARGUMENTS,
-  CALL_END,
-  CALL_INPUT,
-  CALL_NAMES,
-  CALL_RESTART,
   Decoder,
   FORMAT_VERSION,
-  HASH_BYTES,
   MAGIC,
   Malformed,
   PREAMBLE_ABI,
   PREAMBLE_BYTES,
   PREAMBLE_FORMAT,
-  TRAPPED,
 } from './format.ts';
-
-const PAGE_BYTES = 4096;
-const NOTHING = new Uint8Array(0);
-
-export interface RecordedDevice {
-  name: string;
-  kind: number;
-  config: Uint8Array;
-}
-
-export interface RecordedMachine {
-  memoryBytes: number;
-  coreHash: Uint8Array;
-  devices: readonly RecordedDevice[];
-}
-
-export interface RecordedEvent {
-  call: number; // CALL_*
-  place: number; // of the device
-  args: number[];
-  input: Uint8Array;
-  effects: number;
-  value: number;
-  record: Uint8Array; // the request record, where there was one
-  accesses: Uint8Array; // as entries
-  parsed: readonly Access[];
-}
+import { parseEvent, parseMachine, type RecordedEvent, type RecordedMachine } from './parse.ts';
 
 export class Recording {
   readonly path: string;
   readonly machine: RecordedMachine;
-  /** The hash of each device's state at the end; known after the last event. */
-  stateHashes: readonly Uint8Array[] = [];
+  /** The CRC-32 of each device's state at the end; known after the last event. */
+  stateChecksums: readonly number[] = [];
   private readonly fd: number;
-  private readonly sizeBytes: number;
+  readonly sizeBytes: number;
   private offset = PREAMBLE_BYTES;
 
   constructor(path: string) {
@@ -79,17 +44,26 @@ export class Recording {
     closeSync(this.fd);
   }
 
+  /** The file up to the last block that events() has read. */
+  goodBytes(): Uint8Array {
+    return this.read(0, this.offset);
+  }
+
   bad(finding: string): FaradayError {
     return new FaradayError('bad-recording', `recording '${this.path}' ${finding}`);
   }
 
   /** All events in order. Throws a FaradayError where the file does not hold what it should. */
   *events(): Generator<RecordedEvent> {
+    let timeUs = 0;
     for (let number = 1; ; ) {
       const block = this.nextBlock();
       while (!block.done) {
-        const event = this.within(number, () => parseEvent(block, this.machine.devices.length));
+        const event = this.within(number, () =>
+          parseEvent(block, this.machine.devices.length, timeUs),
+        );
         if (!event) return this.end(number, block);
+        timeUs = event.timeUs;
         yield event;
         number++;
       }
@@ -98,7 +72,7 @@ export class Recording {
 
   private end(number: number, block: Decoder): void {
     const { devices } = this.machine;
-    this.stateHashes = this.within(number, () => devices.map(() => block.raw(HASH_BYTES)));
+    this.stateChecksums = this.within(number, () => devices.map(() => block.u32()));
     if (!block.done || this.offset !== this.sizeBytes) throw this.bad('goes on behind its end');
   }
 
@@ -149,8 +123,7 @@ export class Recording {
     if (length > BLOCK_BYTES_MAX) throw this.bad(`is damaged at byte ${this.offset}`);
     if (length > left - BLOCK_HEADER_BYTES) throw cut();
     const payload = this.read(this.offset + BLOCK_HEADER_BYTES, length);
-    const digest = createHash('sha256').update(payload).digest().subarray(0, BLOCK_DIGEST_BYTES);
-    if (!digest.equals(header.subarray(BLOCK_DIGEST))) {
+    if (crc32(payload) !== header.readUInt32LE(BLOCK_CHECKSUM)) {
       throw this.bad(`is damaged between bytes ${this.offset} and ${this.offset + length}`);
     }
     this.offset += BLOCK_HEADER_BYTES + length;
@@ -171,39 +144,4 @@ export class Recording {
     }
     return bytes;
   }
-}
-
-function parseMachine(block: Decoder): RecordedMachine {
-  const memoryBytes = block.varint() * PAGE_BYTES;
-  if (memoryBytes === 0) throw new Malformed('no guest memory');
-  const coreHash = block.raw(HASH_BYTES);
-  const devices: RecordedDevice[] = [];
-  for (let left = block.u8(); left > 0; left--) {
-    const kind = block.varint();
-    const name = Buffer.from(block.bytes()).toString();
-    devices.push({ kind, name, config: block.bytes() });
-  }
-  if (!block.done) throw new Malformed('more than belongs there');
-  return { memoryBytes, coreHash, devices };
-}
-
-/** The next event, or null for the end of all. */
-function parseEvent(block: Decoder, deviceCount: number): RecordedEvent | null {
-  const call = block.u8();
-  if (call === CALL_END) return null;
-  if (call >= CALL_NAMES.length) throw new Malformed('no known call');
-  const place = block.u8();
-  if (place >= deviceCount) throw new Malformed('a device that is not there');
-  const args = Array.from({ length: CALL_ARGUMENTS[call] }, () => block.varint());
-  const input = call === CALL_INPUT ? block.bytes() : NOTHING;
-  const base = { call, place, args, input };
-  if (call === CALL_RESTART) {
-    return { ...base, effects: 0, value: 0, record: NOTHING, accesses: NOTHING, parsed: [] };
-  }
-  const effects = block.varint();
-  const value = effects === TRAPPED ? 0 : block.varint();
-  const hasRecord = effects !== TRAPPED && effects & EFFECT_REQUEST;
-  const record = hasRecord ? block.bytes() : NOTHING;
-  const accesses = block.bytes();
-  return { ...base, effects, value, record, accesses, parsed: parseAccesses(accesses) };
 }

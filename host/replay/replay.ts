@@ -19,13 +19,16 @@ import {
   CALL_WRITE,
   TRAPPED,
 } from './format.ts';
-import { recordOf, stateHash } from './recorder.ts';
-import { type RecordedEvent, Recording } from './recording.ts';
+import type { RecordedEvent } from './parse.ts';
+import { recordOf, stateChecksum } from './recorder.ts';
+import { Recording } from './recording.ts';
+import { type DeviceState, decodeState } from './state.ts';
 
 export interface ReplayResult {
-  events: number;
+  events: number; // replayed
   devices: number;
   guestBytes: number; // moved between guest memory and cages
+  states: { name: string; state: DeviceState }[]; // after the last event replayed
 }
 
 const CALLS: Record<number, (cage: Cage, event: RecordedEvent) => number> = {
@@ -55,21 +58,39 @@ class Replayer {
     this.cages = recording.machine.devices.map((_, place) => this.create(place));
   }
 
-  run(): ReplayResult {
+  /** Replays events up to number `until`, all by default; only then the end is compared too. */
+  run(until = Number.POSITIVE_INFINITY): ReplayResult {
+    if (until > 0 && this.replayTo(until)) this.compareEnd();
+    const { events, guestBytes } = this;
+    if (events < until && Number.isFinite(until)) {
+      throw this.recording.bad(`has ${events} events; --until ${until} is past its end`);
+    }
+    const states = this.cages.map((cage, place) => ({
+      name: this.recording.machine.devices[place].name,
+      state: decodeState(cage.stateBytes()),
+    }));
+    return { events, guestBytes, devices: this.cages.length, states };
+  }
+
+  /** Whether it came to the recording's end. */
+  private replayTo(until: number): boolean {
     for (const event of this.recording.events()) {
       this.events++;
       if (event.call === CALL_RESTART) this.restart(event.place);
       else this.repeat(event);
+      if (this.events === until) return false;
     }
+    return true;
+  }
+
+  private compareEnd(): void {
     this.cages.forEach((cage, place) => {
-      const expected = this.recording.stateHashes[place];
-      const got = stateHash(cage);
-      if (hex(expected) !== hex(got)) {
-        this.differ('at the end', place, 'state with hash', hex(expected), hex(got));
+      const expected = this.recording.stateChecksums[place];
+      const got = stateChecksum(cage);
+      if (expected !== got) {
+        this.differ('at the end', place, 'state with CRC-32', number(expected), number(got));
       }
     });
-    const { events, guestBytes } = this;
-    return { events, guestBytes, devices: this.cages.length };
   }
 
   private create(place: number): Cage {
@@ -150,14 +171,17 @@ class Replayer {
   }
 }
 
-/** Replays the recording at `path`. Throws a FaradayError: 'divergence' at the first difference. */
-export function replay(path: string, engine: ReplayEngine): ReplayResult {
+/**
+ * Replays the recording at `path`, up to event number `until` where one is given; 0: none. Throws a
+ * FaradayError: 'divergence' at the first difference, 'bad-recording' where it has fewer events.
+ */
+export function replay(path: string, engine: ReplayEngine, until?: number): ReplayResult {
   const recording = new Recording(path);
   try {
     const { memoryBytes } = recording.machine;
     const machine = engine === 'v8' ? v8Machine() : nativeMachineFor(memoryBytes);
     try {
-      return new Replayer(recording, machine).run();
+      return new Replayer(recording, machine).run(until);
     } finally {
       machine.close();
     }

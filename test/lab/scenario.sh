@@ -7,9 +7,30 @@ faraday() {
   "$NODE" "$FARADAY" "$@"
 }
 
-# boot FLAGS...: one guest, which runs this scenario's job, with a report.
+# The engines that can record: every guest of theirs is recorded into keep/.
+RECORDING='v8'
+
+# recording FLAGS...: prints where a guest with these flags is recorded; nothing where it is not.
+recording() {
+  local engine=cell word previous= number=1
+  for word in "$@"; do
+    [ "$word" = --record ] && return
+    [ "$previous" = --engine ] && engine=$word
+    previous=$word
+  done
+  case " $RECORDING " in *" $engine "*) ;; *) return ;; esac
+  while [ -e "keep/guest-$number.rec" ]; do
+    number=$((number + 1))
+  done
+  echo "keep/guest-$number.rec"
+}
+
+# boot FLAGS...: one guest, which runs this scenario's job, with a report, recorded where it can be.
 boot() {
-  faraday run --net-backend none --cmdline "quiet job=$NAME" --report report.json "$@"
+  local file
+  file=$(recording "$@")
+  faraday run --net-backend none --cmdline "quiet job=$NAME" --report report.json \
+    ${file:+--record "$file"} "$@"
 }
 
 # A root disk of this scenario's own.

@@ -28,6 +28,9 @@ export interface Outcome {
   file(name: string): string; // what the host script put into keep/
 }
 
+/** Recordings of guests, in the results of a scenario. */
+const RECORDING = /\.rec$/;
+
 const LIMIT_SECONDS = 60;
 const OVERHEAD_SECONDS = 30; // of the runner, for copying
 const ROOT_MIB = 64;
@@ -110,6 +113,13 @@ function readOutcome(folder: string): Outcome {
   };
 }
 
+/** Recordings are for who looks into a failure: where every test passed they go. */
+export function dropRecordings(folder: string, status: number): void {
+  if (status !== 0) return;
+  const files = readdirSync(join(folder, 'results'), { recursive: true, encoding: 'utf8' });
+  for (const file of files) if (RECORDING.test(file)) rmSync(join(folder, 'results', file));
+}
+
 async function runScenarios(
   group: string,
   scenarios: Record<string, Scenario>,
@@ -134,6 +144,7 @@ async function runScenarios(
     throw new Error(`the lab ${what}: ${result.output}\n${result.kernelLog}`);
   }
   const names = readdirSync(join(folder, 'results'));
+  process.once('exit', (status) => dropRecordings(folder, status));
   return new Map(names.map((name) => [name, readOutcome(join(folder, 'results', name))]));
 }
 
