@@ -100,7 +100,7 @@ function toy(isBlind = false): HostTarget {
   return {
     name: 'toy',
     describe: 'planted bugs',
-    sources: [isBlind ? 'test/random.ts' : 'test/fuzz-toy.ts'],
+    sources: [isBlind ? 'testing/random.ts' : 'test/fuzz-toy.ts'],
     inputBytesMax: 64,
     allocationBytesMax: 8 * 2 ** 20,
     load: async () => {

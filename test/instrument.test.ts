@@ -1,3 +1,4 @@
+// The rewriting of a module for coverage and fuzzing, on functions of a few instructions.
 import binaryen from 'assemblyscript/binaryen';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

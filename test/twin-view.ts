@@ -1,5 +1,5 @@
 // Two guest memories written as one, for tests that hold two devices against each other: all that
-// test/driver.ts needs of a guest's memory.
+// testing/driver.ts needs of a guest's memory.
 
 /** A view of `one` whose writes reach `other` too. */
 export class TwinView extends DataView<ArrayBuffer> {

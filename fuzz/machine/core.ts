@@ -4,10 +4,11 @@ import {
   CALL_CHECK, CALL_COMPLETE, CALL_FAIL, CALL_INPUT, CALL_NEXT, CALL_NOTIFY, CALL_READ, CALL_RESET,
   CALL_WRITE, RULE_EFFECTS, RULE_STATE, RULE_STEPS, TRACE_CALL, TRACE_INBOX, TRACE_RETURN,
 } from "./shared";
+import { forgetHeads } from "./heads";
 import { markDirty } from "./memory";
 import { accessBytes, isTracing, traceBytes, traceWords } from "./trace";
 import { violate } from "./violation";
-import { endCall, expectCompletion, expectNothing, expectQueue, forgetHeads } from "./walker";
+import { endCall, expectCompletion, expectNothing, expectQueue } from "./walker";
 
 @external("core", "read") declare function coreRead(offset: u32, width: u32): u32;
 @external("core", "write") declare function coreWrite(offset: u32, width: u32, value: u32): u32;

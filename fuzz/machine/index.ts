@@ -6,11 +6,12 @@ import { RUN_DONE, RUN_NEW, RUN_VIOLATION } from "./shared";
 import { perform } from "./actions";
 import { demandValidState } from "./core";
 import { clearEdges, newCoverage, resetCoverage } from "./coverage";
+import { beginRun } from "./heads";
 import { atSnapshot, loadSnapshot, restoreDirty, takeSnapshot } from "./memory";
 import { makeProgram, seed, setCounts, setTarget } from "./mutate";
 import { endTrace, startTrace } from "./trace";
 import { forgive, violated } from "./violation";
-import { beginRun } from "./walker";
+
 
 export { outside, bulkFill, bulkCopy } from "./memory";
 export { guestRead, guestWrite, guestLoad16, guestStore16, guestFence } from "./walker";

@@ -4,11 +4,13 @@
 // header byte is read once, and from the chain's readable part; a write goes to the chain's
 // writable part, and the used ring says how many there were. Whether an answer is right is for the
 // reference model to say.
-import { HEADS, RAM, WALK, WALK_MAX } from "./places";
+import { RAM, WALK_MAX } from "./places";
 import {
   RULE_FENCE, RULE_LOAD, RULE_LOST, RULE_NO_ACCESS, RULE_READ, RULE_RECORD, RULE_STORE,
   RULE_USED_HEAD, RULE_USED_LENGTH, RULE_WRITE,
 } from "./shared";
+import { addressOf, checkRecord, lengthOf, setSegment } from "./chain";
+import { outstanding, setOutstanding } from "./heads";
 import { isRam, markDirty } from "./memory";
 import { traceAccess } from "./trace";
 import { violate } from "./violation";
@@ -20,7 +22,6 @@ const KIND: usize = 0x8040;
 const KIND_BLK: u32 = 16;
 const QUEUES: usize = 0x8400;
 const IN_FLIGHT: usize = 0x9000;
-const REQUEST: usize = 0x3010;
 const INDIRECT_DESC: u64 = 1 << 28;
 const EVENT_IDX: u64 = 1 << 29;
 const NEEDS_RESET: u32 = 0x40;
@@ -30,7 +31,6 @@ const DESC_WRITE: u32 = 2;
 const DESC_INDIRECT: u32 = 4;
 const GET_ID: u32 = 8;
 const ID_BYTES: u32 = 20;
-const HEADER_BYTES: u64 = 16;
 const READ_MAX: u64 = 32; // header and one segment of a discard
 
 // How far the request at hand is.
@@ -83,41 +83,6 @@ let readBytes: u64 = 0;
 let writeSegment: u32 = 0;
 let writeOffset: u32 = 0;
 let headerType: u32 = 0;
-
-/** Stamps what belongs to the present run, so that nothing must be cleared between two. */
-let run: u32 = 0;
-
-export function beginRun(): void {
-  run++;
-}
-
-// --- Heads -------------------------------------------------------------------------------------------
-
-// Per head: run u32, state u32 (1: taken, not given back).
-function headAt(index: u32, which: u32): usize {
-  return HEADS + ((<usize>index << 8) + which << 4);
-}
-
-function outstanding(index: u32, which: u32): bool {
-  const at = headAt(index, which);
-  if (load<u32>(at) == run) return load<u32>(at, 4) != 0;
-  // Not touched in this run: in flight from before it, if the core's own table says so.
-  return load<u8>(IN_FLIGHT + (<usize>index << 12) + (<usize>which << 4) + 14) != 0;
-}
-
-function setOutstanding(index: u32, which: u32, is: u32): void {
-  const at = headAt(index, which);
-  store<u32>(at, run);
-  store<u32>(at, is, 4);
-}
-
-/** The driver reset the device, or stopped that queue (all: 0xffff): it is owed nothing more. */
-export function forgetHeads(index: u32): void {
-  for (let each: u32 = 0; each < 8; each++) {
-    if (index != 0xffff && index != each) continue;
-    for (let which: u32 = 0; which < 256; which++) setOutstanding(each, which, 0);
-  }
-}
 
 // --- Around a call -----------------------------------------------------------------------------------
 
@@ -182,7 +147,7 @@ export function endCall(request: bool): void {
   }
   if (request) {
     if (stage != WALKED || completing) violate(RULE_RECORD, stage, 1);
-    else checkRecord();
+    else checkRecord(queue, head, readableCount, count, readableBytes, writableBytes);
     return;
   }
   if (stage == BETWEEN) {
@@ -316,9 +281,7 @@ function readDescriptor(address: u64, length: u32, at: usize, allowed: bool): vo
     walkOver = true;
     return;
   }
-  const segment = WALK + (<usize>count << 4);
-  store<u64>(segment, load<u64>(at));
-  store<u32>(segment, bufferLength, 8);
+  setSegment(count, load<u64>(at), bufferLength);
   count++;
   if (flags & DESC_WRITE) writableBytes += bufferLength;
   else {
@@ -352,14 +315,6 @@ function readHeader(address: u64, length: u32, at: usize, allowed: bool): void {
   else if (readBytes < 4) headerType = GET_ID; // it came in pieces: let an identity pass
   readOffset += length;
   readBytes += length;
-}
-
-function addressOf(segment: u32): u64 {
-  return load<u64>(WALK + (<usize>segment << 4));
-}
-
-function lengthOf(segment: u32): u32 {
-  return load<u32>(WALK + (<usize>segment << 4), 8);
 }
 
 export function guestWrite(address: u64, from: u32, length: u32): u32 {
@@ -427,47 +382,4 @@ function writeElement(address: u64, from: u32, length: u32, allowed: bool): void
   }
   setOutstanding(queue, head, 0);
   stage = allowed ? ELEMENT_DONE : OVER;
-}
-
-// --- Records -----------------------------------------------------------------------------------------
-
-/** The record's ranges are the chain's bytes, in order and in their direction. */
-function checkRecord(): void {
-  const kind = load<u32>(REQUEST);
-  const length = load<u64>(REQUEST, 16);
-  const ranges = load<u32>(REQUEST, 24);
-  const tag = load<u32>(REQUEST, 4);
-  if ((tag & 0xffff) != head || ((tag >> 16) & 0xf) != queue) violate(RULE_RECORD, tag, head);
-  if (ranges == 0) {
-    if (kind < 3 || kind > 5) violate(RULE_RECORD, kind, 2);
-    return;
-  }
-  // What the ranges must cover: the data before the status, behind the header, or any of it.
-  let skip: u64 = 0;
-  let segment: u32 = readableCount;
-  let wanted: u64 = writableBytes;
-  if (kind == 1) wanted = writableBytes - 1;
-  else if (kind == 2) {
-    skip = HEADER_BYTES;
-    segment = 0;
-    wanted = readableBytes - HEADER_BYTES;
-  } else wanted = min<u64>(writableBytes, 0x10000);
-  const end = kind == 2 ? readableCount : count;
-  if (length != wanted || (kind != 1 && kind != 2 && kind != 6)) violate(RULE_RECORD, length, wanted);
-  let left = wanted;
-  let range: usize = REQUEST + 32;
-  for (; segment < end && left != 0; segment++) {
-    const bytes: u64 = lengthOf(segment);
-    if (bytes <= skip) {
-      skip -= bytes;
-      continue;
-    }
-    const taken = min<u64>(bytes - skip, left);
-    const same = load<u64>(range) == addressOf(segment) + skip && load<u32>(range, 8) == taken;
-    if (!same) violate(RULE_RECORD, load<u64>(range), addressOf(segment));
-    range += 16;
-    left -= taken;
-    skip = 0;
-  }
-  if (left != 0 || range != REQUEST + 32 + (<usize>ranges << 4)) violate(RULE_RECORD, ranges, left);
 }

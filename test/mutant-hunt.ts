@@ -4,15 +4,15 @@ import { spawnSync } from 'node:child_process';
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { CORPUS_FOLDER, readPrograms } from '../fuzz/corpus.ts';
+import type { FuzzModules } from '../fuzz/engine.ts';
+import { ReferenceJudge } from '../fuzz/reference-judge.ts';
+import { Session } from '../fuzz/session.ts';
+import { deviceTarget } from '../fuzz/targets.ts';
 import { compileCore } from '../tools/build-core.ts';
 import { buildFuzzModule } from '../tools/build-fuzz.ts';
 import { REPOSITORY } from '../tools/cache.ts';
-import { CORPUS_FOLDER, readPrograms } from './corpus.ts';
-import type { FuzzModules } from './engine.ts';
 import type { Mutant } from './mutants.ts';
-import { ReferenceJudge } from './reference-judge.ts';
-import { Session } from './session.ts';
-import { deviceTarget } from './targets.ts';
 
 export interface Capture {
   by: string; // 'fuzzer: KIND', 'tests: FILE', or '' for nobody

@@ -1,6 +1,6 @@
 // Planted bugs: the core with one mistake in it, of the kinds that device models have had. The
 // fuzzer or the tests must notice each; one that nobody notices is a test that is missing.
-// fuzz/mutant-hunt.ts plants and hunts them; `npm run soak -- mutants` runs all of it.
+// test/mutant-hunt.ts plants and hunts them; `npm run soak -- mutants` runs all of it.
 
 export interface Mutant {
   id: string;
@@ -432,8 +432,8 @@ export const MUTANTS: readonly Mutant[] = [
     BLK,
     'cache-mode',
     'a driver without FLUSH keeps a write cache',
-    'if (negotiated(VIRTIO_BLK_F_CONFIG_WCE) && !negotiated(VIRTIO_BLK_F_FLUSH)) {',
-    'if (negotiated(VIRTIO_BLK_F_FLUSH) && !negotiated(VIRTIO_BLK_F_FLUSH)) {',
+    '  if (!negotiated(VIRTIO_BLK_F_CONFIG_WCE) || negotiated(VIRTIO_BLK_F_FLUSH)) return;\n  setWriteback(0);',
+    '',
   ),
   // --- Other devices ----------------------------------------------------------------------------
   mutant(

@@ -1,0 +1,38 @@
+// Which heads the guest is owed: taken from the available ring, and not given back (virtio 1.2
+// §2.7.8).
+import { HEADS } from "./places";
+
+const IN_FLIGHT: usize = 0x9000; // assembly/layout.ts
+
+/** Stamps what belongs to the present run, so that nothing must be cleared between two. */
+let run: u32 = 0;
+
+export function beginRun(): void {
+  run++;
+}
+
+// Per head: run u32, state u32 (1: taken, not given back).
+function headAt(index: u32, which: u32): usize {
+  return HEADS + ((<usize>index << 8) + which << 4);
+}
+
+export function outstanding(index: u32, which: u32): bool {
+  const at = headAt(index, which);
+  if (load<u32>(at) == run) return load<u32>(at, 4) != 0;
+  // Not touched in this run: in flight from before it, if the core's own table says so.
+  return load<u8>(IN_FLIGHT + (<usize>index << 12) + (<usize>which << 4) + 14) != 0;
+}
+
+export function setOutstanding(index: u32, which: u32, is: u32): void {
+  const at = headAt(index, which);
+  store<u32>(at, run);
+  store<u32>(at, is, 4);
+}
+
+/** The driver reset the device, or stopped that queue (all: 0xffff): it is owed nothing more. */
+export function forgetHeads(index: u32): void {
+  for (let each: u32 = 0; each < 8; each++) {
+    if (index != 0xffff && index != each) continue;
+    for (let which: u32 = 0; which < 256; which++) setOutstanding(each, which, 0);
+  }
+}
