@@ -10,7 +10,7 @@ import { makeRootDisk } from '../tools/rootfs.ts';
 import { benchInLab, compile, labFolder } from './parts/lab.ts';
 import { keepRaw, median, printComparison, printLine } from './parts/samples.ts';
 
-const ROUNDS = 5;
+const ROUNDS = 3;
 const ROOT_MIB = 32;
 const TIME_LIMIT_SECONDS = 200;
 const MIB = 2 ** 20;

@@ -39,6 +39,11 @@ export class AccessLog {
     this.#used = to + moved;
   }
 
+  /** Bytes noted since clear(). */
+  get length(): number {
+    return this.#used;
+  }
+
   clear(): void {
     this.#used = 0;
   }
