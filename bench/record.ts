@@ -10,7 +10,7 @@ import { makeRootDisk } from '../tools/rootfs.ts';
 import { benchInLab, compile, labFolder } from './parts/lab.ts';
 import { keepRaw, median, printComparison, printLine } from './parts/samples.ts';
 
-const ROUNDS = 5;
+const ROUNDS = 3;
 const ROOT_MIB = 32;
 const TIME_LIMIT_SECONDS = 200;
 const MIB = 2 ** 20;
@@ -71,8 +71,8 @@ export async function run(): Promise<void> {
   });
   const plain = contender('without --record', 'plain');
   const recorded = contender('with --record', 'recorded');
-  const title = `engine v8: process start to the guest's first line, seconds, ${ROUNDS} runs of each`;
-  printComparison(title, [plain, recorded], plain, 2);
+  const title = `process start to the guest's first line, seconds, ${ROUNDS} runs of each`;
+  printComparison(`engine v8: ${title}`, [plain, recorded], plain, 2);
   const middle = (pick: (sample: Sample) => number) => median(of('recorded').map(pick));
   const events = middle((sample) => sample.events).toFixed(0);
   printLine(`a recording: ${events} events, ${(middle((s) => s.bytes) / MIB).toFixed(2)} MiB`);

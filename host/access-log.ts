@@ -42,6 +42,11 @@ export class AccessLog {
     this.#used = to + moved;
   }
 
+  /** Bytes noted since clear(). */
+  get length(): number {
+    return this.#used;
+  }
+
   /** Forgets what was noted. */
   clear(): void {
     this.#used = 0;

@@ -48,7 +48,8 @@ export function recordBytes(cage: DataView): number {
   const inline =
     cage.getUint32(abi.REQUEST + abi.REQUEST_KIND, true) === abi.REQUEST_KIND_CONSOLE_OUT;
   const tail = inline
-    ? Number(cage.getBigUint64(abi.REQUEST + abi.REQUEST_LENGTH, true))
+    ? cage.getUint32(abi.REQUEST + abi.REQUEST_LENGTH, true) +
+      cage.getUint32(abi.REQUEST + abi.REQUEST_LENGTH + 4, true) * 2 ** 32
     : cage.getUint32(abi.REQUEST + abi.REQUEST_RANGE_COUNT, true) * abi.RANGE_STRIDE;
   const size = abi.REQUEST_RANGES + tail;
   if (size <= abi.REQUEST_BYTES_MAX) return size;
@@ -163,6 +164,11 @@ export class Cage {
   /** All 64 bits of it, for 8-byte reads. */
   value64(): bigint {
     return this.#view.getBigUint64(abi.OUTBOX_VALUE, true);
+  }
+
+  /** Shows the request record in the cage's own memory, without a copy: for recorders. */
+  showRecord(take: (memory: Uint8Array, start: number, length: number) => void): void {
+    take(this.#bytes, abi.REQUEST, recordBytes(this.#view));
   }
 
   /** A copy of the request record, cut to its size. */

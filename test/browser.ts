@@ -10,6 +10,7 @@ import { test } from 'uvu';
 import { findCommand } from '../tools/packages.mjs';
 
 const ANSWER_LIMIT_MS = 60_000; // of one command: a hung browser must not hang the suite
+const WAIT_LIMIT_MS = 30_000; // for a page to become what is waited for
 const POLL_MS = 20;
 
 type Params = Record<string, unknown>;
@@ -134,9 +135,11 @@ export class Page {
     return (result as RemoteValue).value as T;
   }
 
-  /** Waits until an expression is true. The time limit of the test file ends it. */
+  /** Waits until an expression is true; an error once it was not for a long while. */
   async waitFor(expression: string): Promise<void> {
+    const end = Date.now() + WAIT_LIMIT_MS;
     while (!(await this.evaluate(`Boolean(${expression})`))) {
+      if (Date.now() > end) throw new Error(`this never became true: ${expression}`);
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
   }

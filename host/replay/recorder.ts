@@ -108,9 +108,7 @@ class RecordedCage implements CageCalls {
 
   write(offset: number, width: number, value: number): number {
     const block = this.recorder.begin(CALL_WRITE, this.place);
-    block.varint(offset);
-    block.varint(width);
-    block.varint(value);
+    block.three(offset, width, value);
     let effects = TRAPPED;
     try {
       effects = this.cage.write(offset, width, value);
@@ -133,9 +131,7 @@ class RecordedCage implements CageCalls {
 
   complete(tag: number, result: number, bytes: number): number {
     const block = this.recorder.begin(CALL_COMPLETE, this.place);
-    block.varint(tag);
-    block.varint(result);
-    block.varint(bytes);
+    block.three(tag, result, bytes);
     let effects = TRAPPED;
     try {
       effects = this.cage.complete(tag, result, bytes);
@@ -229,24 +225,51 @@ export class Recorder {
   begin(call: number, place: number): Encoder {
     if (!this.begun) this.writeMachine();
     const { block } = this;
-    block.u8(call);
-    block.u8(place);
-    block.varint(this.sinceLastUs());
-    this.log.clear();
+    const passedUs = this.sinceLastUs();
+    if (place < 0x80) block.three(call, place, passedUs);
+    else {
+      block.u8(call);
+      block.u8(place);
+      block.varint(passedUs);
+    }
+    if (this.log.length !== 0) this.log.clear();
     return block;
   }
 
   /** Notes what the call answered; TRAPPED where it trapped. */
   end(cage: Cage, effects: number): void {
     const { block } = this;
+    // What most calls are: no request, and no access to guest memory.
+    if (this.log.length === 0 && effects !== TRAPPED && !(effects & EFFECT_REQUEST)) {
+      block.three(effects, cage.value(), 0);
+      if (block.length >= BLOCK_BYTES) this.writeBlock();
+      return;
+    }
     block.varint(effects);
     if (effects !== TRAPPED) {
       block.varint(cage.value());
-      if (effects & EFFECT_REQUEST) block.bytes(recordOf(cage));
+      if (effects & EFFECT_REQUEST) this.noteRecord(cage);
     }
-    block.bytes(this.log.entries());
+    // An empty view is no cheaper than a full one.
+    if (this.log.length === 0) block.varint(0);
+    else block.bytes(this.log.entries());
     if (block.length >= BLOCK_BYTES) this.writeBlock();
   }
+
+  /** The request record; none where its claims would be a trap. */
+  private noteRecord(cage: Cage): void {
+    try {
+      cage.showRecord(this.takeRecord);
+    } catch (error) {
+      if (!(error instanceof WebAssembly.RuntimeError)) throw error;
+      this.block.varint(0);
+    }
+  }
+
+  private readonly takeRecord = (memory: Uint8Array, start: number, length: number): void => {
+    this.block.varint(length);
+    this.block.part(memory, start, length);
+  };
 
   /** Ends the recording with the state of every device. Throws where it could not be written. */
   finish(): void {
