@@ -5,7 +5,7 @@
 import * as abi from '../assembly/abi.ts';
 import * as shared from './machine/shared.ts';
 import type { Program } from './program.ts';
-import { type DeviceTarget, placesOf, type Variant } from './targets.ts';
+import { type DeviceTarget, placesOf, type Queues, type Variant } from './targets.ts';
 import type { Trace } from './trace.ts';
 
 interface MachineExports {
@@ -62,6 +62,7 @@ const RULES = [
   'effects',
   'fence',
   'state',
+  'cancel',
 ] as const;
 
 const hex = (value: bigint): string => `0x${BigInt.asUintN(64, value).toString(16)}`;
@@ -102,7 +103,7 @@ export class Machine {
     exports.takeSnapshot(index);
   }
 
-  private bringUp({ count, size, features }: NonNullable<Variant['queues']>): void {
+  private bringUp({ count, size, features, asleep }: Queues): void {
     const set = (register: number, value: number): void => {
       this.exports.write(register, 4, value);
     };
@@ -126,7 +127,7 @@ export class Machine {
       }
       set(0x44, 1);
     }
-    set(0x70, 0xf);
+    if (!asleep) set(0x70, 0xf);
   }
 
   seed(value: number): void {

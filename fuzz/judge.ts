@@ -15,5 +15,6 @@ const NAMES = 'none read write notify next complete input fail reset check'.spli
 
 /** A traced call in words. */
 export function nameOf({ call, a, b, c }: TracedCall): string {
-  return `${NAMES[call] ?? call}(${[a, b, c].map((value) => `0x${value.toString(16)}`).join(', ')})`;
+  const numbers = [a, b, c].map((value) => `0x${value.toString(16)}`);
+  return `${NAMES[call] ?? call}(${numbers.join(', ')})`;
 }

@@ -72,10 +72,12 @@ export function plotEdges(title: string, series: readonly Series[]): string {
     const text = escaped(`${name} ${last.edges}`);
     parts.push(`<text x="${WIDTH - RIGHT + 8}" y="${label.toFixed(1)}">${text}</text>`);
     parts.push(
-      `<circle cx="${x(last.ms).toFixed(1)}" cy="${y(last.edges).toFixed(1)}" r="3" fill="${colour}"/>`,
+      `<circle cx="${x(last.ms).toFixed(1)}" cy="${y(last.edges).toFixed(1)}" r="3"
+        fill="${colour}"/>`,
     );
   });
-  const head = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img">`;
+  const box = `viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img"`;
+  const head = `<svg xmlns="http://www.w3.org/2000/svg" ${box}>`;
   const titleText = `<text x="${LEFT}" y="22">${escaped(title)}</text>`;
   const back = `<rect class="back" width="${WIDTH}" height="${HEIGHT}"/>`;
   return `${head}<style>${STYLE}</style>${back}${titleText}${parts.join('\n')}</svg>\n`;

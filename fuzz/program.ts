@@ -1,5 +1,5 @@
-// A program of the fuzz machine, in memory and as text: one action a line, so that a corpus entry or
-// a crash can be read, changed by hand and compared.
+// A program of the fuzz machine, in memory and as text: one action a line, so that a corpus entry
+// or a crash can be read, changed by hand and compared.
 import * as shared from './machine/shared.ts';
 
 export interface Program {

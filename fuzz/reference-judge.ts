@@ -66,7 +66,7 @@ function prepare({ kind, config, queues }: Variant): ReferenceDevice {
     }
     set(0x44, 1);
   }
-  set(0x70, 0xf);
+  if (!queues.asleep) set(0x70, 0xf);
   return device;
 }
 

@@ -14,11 +14,18 @@ import {
   USED_RING,
 } from './machine/shared.ts';
 
+export interface Queues {
+  count: number;
+  size: number;
+  features: bigint; // beside VERSION_1
+  asleep?: boolean; // all is set up but DRIVER_OK
+}
+
 export interface Variant {
   kind: number; // KIND_*
   config: Uint8Array;
   /** How far the driver has come when a program starts: queues, or null for a device at reset. */
-  queues: { count: number; size: number; features: bigint } | null;
+  queues: Queues | null;
 }
 
 export interface DeviceTarget {
@@ -53,6 +60,10 @@ function blk(
   };
 }
 
+function asleep(variant: Variant): Variant {
+  return { ...variant, queues: { ...(variant.queues as Queues), asleep: true } };
+}
+
 function rng(size: number | null, features = 0n): Variant {
   return {
     kind: abi.KIND_VIRTIO_RNG,
@@ -76,6 +87,7 @@ export const DEVICE_TARGETS: readonly DeviceTarget[] = [
       blk({ readOnly: true, queueCount: 1, writeback: false }, null),
       rng(null),
       blk({}, 16, ALL | WCE | FLUSH),
+      asleep(blk({}, 16, ALL | WCE)),
     ],
   },
   {

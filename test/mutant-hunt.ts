@@ -1,5 +1,5 @@
-// Plants a bug in a copy of the core and looks for it, first with the fuzzer, from the corpus of the
-// repository, then with the core's tests.
+// Plants a bug in a copy of the core and looks for it, first with the fuzzer, from the corpus of
+// the repository, then with the core's tests.
 import { spawnSync } from 'node:child_process';
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -89,4 +89,33 @@ export async function capture(
   };
   const found = hunt(modules, mutant.target, seed, limitSeconds);
   return found.by ? found : runTests(wasm);
+}
+
+interface Row extends Capture {
+  mutant: Mutant;
+}
+
+/** docs/mutants.md: who noticed which bug, and when. */
+export function mutantsPage(rows: readonly Row[], command: string): string {
+  const lines = rows.map(({ mutant: { id, bug, target, file }, by, seconds }) => {
+    const who = by === '' ? '**nobody**' : by;
+    return `| ${id} | ${bug} | \`${file}\` | ${target} | ${who} | ${seconds.toFixed(2)} |`;
+  });
+  const fuzzed = rows.filter(({ by }) => by.startsWith('fuzzer')).length;
+  const tested = rows.filter(({ by }) => by.startsWith('tests')).length;
+  return `# Planted bugs
+
+\`${command}\` plants each of ${rows.length} bugs in a copy of the core and looks for it: first the
+[fuzzer](fuzzing.md) on the target named, from the corpus of the repository and without the native
+engine, whose core has no bug; then the tests of the core. The fuzzer notices ${fuzzed}, the tests
+${tested} more, nobody ${rows.length - fuzzed - tested}. A rule is named where one was broken; \`reference\`: the
+reference device answers otherwise; \`trap\`: the cage trapped.
+
+Seconds are those until it was noticed, of the tests how long they ran. Generated: who changes
+\`test/mutants.ts\` runs the command again.
+
+| bug | what is wrong | where | target | noticed by | seconds |
+|---|---|---|---|---|---|
+${lines.join('\n')}
+`;
 }

@@ -453,6 +453,18 @@ test('a driver reset cancels requests, clears registers and keeps the counters',
   assert.is(cage.check(), VALID);
 });
 
+test('a reset forgets the requests of every queue', () => {
+  const queueCount = 8;
+  const { cage, driver } = blkDevice({ queueCount });
+  driver.bringUp({ queueCount });
+  for (const queue of driver.queues) {
+    offerFlush(driver, queue);
+    assert.is(cage.notify(queue.index) & EFFECT_REQUEST, EFFECT_REQUEST);
+  }
+  driver.set(REG.Status, 0);
+  assert.is(cage.check(), VALID, 'a request in flight of a queue that is not ready is no state');
+});
+
 test('a completion that comes after the reset is ignored and counted', () => {
   const { cage, driver, memory } = blkDevice();
   const queue = driver.bringUp();

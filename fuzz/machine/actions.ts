@@ -82,7 +82,7 @@ function act(at: usize): void {
     case OP_AVAIL_INDEX: ramStore(availRing(a & 1) + 2, 2, b); return;
     case OP_EVENT: event(a & 1, b, c); return;
     case OP_HEADER: header(b, c, d); return;
-    case OP_REQUEST: request(a, b, c, d); return;
+    case OP_REQUEST: request(a & 0x7f, a >> 7, b, c, d); return;
     case OP_POKE: ramStore(b, widthOf(a), d); return;
     case OP_TABLE: descriptor(descriptorAt(a), tableAt(b), c, DESC_INDIRECT, 0); return;
     case OP_STATE: pokeState(widthOf(a), <u32>b | (c & 1) << 16, d); return;
@@ -109,7 +109,7 @@ function widthOf(code: u32): u32 {
   return 1 << (code & 3);
 }
 
-// --- The driver's memory -----------------------------------------------------------------------------
+// --- The driver's memory -------------------------------------------------------------------------
 
 function availRing(queue: u32): u64 {
   return queue * QUEUE_AREA + AVAIL_RING;
@@ -160,13 +160,14 @@ function header(slot: u32, type: u32, sector: u64): void {
 // A whole request. `first`: low byte descriptor, high byte header slot. Shape: byte 0 SHAPE_*,
 // byte 1 data segments, bytes 2 to 3 length of each, byte 4 the buffer (page of 256 bytes), byte 5
 // how many sectors a discard names, byte 6 its flags.
-function request(type: u32, first: u32, sector: u32, shape: u64): void {
+function request(type: u32, queue: u32, first: u32, sector: u32, shape: u64): void {
   const how = <u32>shape & 0xff;
   const segments = <u32>(shape >> 8) & 7;
   const length = <u32>(shape >> 16) & 0xffff;
   const buffer: u64 = BUFFERS + ((shape >> 32) & 0x7f) * 256;
   const slot = first >> 8;
-  const table: u64 = how & SHAPE_INDIRECT ? tableAt(slot) : 0;
+  const own: u64 = queue * QUEUE_AREA;
+  const table: u64 = how & SHAPE_INDIRECT ? tableAt(slot) : own;
   let at = how & SHAPE_INDIRECT ? 0 : first & (queueSize - 1);
   const head = first & (queueSize - 1);
   const mask = how & SHAPE_INDIRECT ? 15 : queueSize - 1;
@@ -197,11 +198,11 @@ function request(type: u32, first: u32, sector: u32, shape: u64): void {
     const bytes = how & SHAPE_EMPTY_STATUS ? 0 : 1;
     descriptor(table + (at << 4), STATUSES + slot, bytes, DESC_WRITE, 0);
   }
-  if (how & SHAPE_INDIRECT) descriptor(head << 4, table, (at + 1) << 4, DESC_INDIRECT, 0);
-  offer(0, head);
+  if (how & SHAPE_INDIRECT) descriptor(own + (head << 4), table, (at + 1) << 4, DESC_INDIRECT, 0);
+  offer(queue, head);
 }
 
-// --- Calls -------------------------------------------------------------------------------------------
+// --- Calls ---------------------------------------------------------------------------------------
 
 function notify(queue: u32, how: u32): void {
   let effects = how & NOTIFY_BY_REGISTER ? callWrite(QUEUE_NOTIFY, 4, queue) : callNotify(queue);
@@ -235,6 +236,11 @@ function complete(which: u32, result: u32, tag: u32, bytes: u32): void {
   const flight = FLIGHTS + (<usize>index << 4);
   const address = load<u64>(flight);
   const known = load<u32>(flight, 8);
+  if (which >= 0x80) {
+    // A tag of an earlier or a later request of the same head: this one stays in flight.
+    callComplete(known ^ (1 << 20), result, bytes);
+    return;
+  }
   const length = min<u32>(min<u32>(load<u32>(flight, 12), bytes), HOST_BYTES_MAX);
   flights--;
   const last = FLIGHTS + (<usize>flights << 4);
@@ -273,7 +279,7 @@ function pokeState(width: u32, offset: u32, value: u64): void {
   unchecked = true;
 }
 
-// --- Bring-up (§3.1.1) -------------------------------------------------------------------------------
+// --- Bring-up (§3.1.1) ---------------------------------------------------------------------------
 
 function set(register: u32, value: u32): void {
   callWrite(register, 4, value);

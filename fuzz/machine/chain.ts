@@ -47,7 +47,8 @@ export function checkRecord(
     wanted = readableBytes - HEADER_BYTES;
   } else wanted = min<u64>(writableBytes, 0x10000);
   const end = kind == 2 ? readableCount : count;
-  if (length != wanted || (kind != 1 && kind != 2 && kind != 6)) violate(RULE_RECORD, length, wanted);
+  const known = kind == 1 || kind == 2 || kind == 6;
+  if (length != wanted || !known) violate(RULE_RECORD, length, wanted);
   let left = wanted;
   let range: usize = REQUEST + 32;
   for (; segment < end && left != 0; segment++) {

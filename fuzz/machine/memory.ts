@@ -20,7 +20,7 @@ export function markDirty(address: usize, length: usize): void {
   for (let block = address >> DIRTY_SHIFT; block <= last; block++) store<u8>(DIRTY + block, 1);
 }
 
-// --- What the instrumented core calls --------------------------------------------------------------
+// --- What the instrumented core calls ------------------------------------------------------------
 
 /** An access of the core's outside of its memory: what it would read or write is not its own. */
 export function outside(address: u32): void {
@@ -41,7 +41,7 @@ export function bulkCopy(to: u32, from: u32, length: u32): void {
   memory.copy(to, from, length);
 }
 
-// --- Snapshots ---------------------------------------------------------------------------------------
+// --- Snapshots -----------------------------------------------------------------------------------
 
 // A snapshot holds the cage's memory, then guest memory.
 function snapshotOf(variant: u32): usize {
@@ -87,7 +87,7 @@ export function atSnapshot(variant: u32): bool {
   return true;
 }
 
-// --- Guest memory for the driver ---------------------------------------------------------------------
+// --- Guest memory for the driver -----------------------------------------------------------------
 
 /** Whether the range is RAM. */
 // @ts-ignore: decorator

@@ -49,7 +49,7 @@ function random(limit: u32): u32 {
   return random(many) == 0;
 }
 
-// --- Values ------------------------------------------------------------------------------------------
+// --- Values --------------------------------------------------------------------------------------
 
 // Numbers at which checks go wrong.
 function edgeCase(): u64 {
@@ -72,7 +72,7 @@ function address(): u64 {
     case 2: return random(QUEUE_AREA * 2) & ~1;
     case 3: return RAM_BYTES - random(32);
     case 4: return TABLES + (random(64) << 4);
-    case 5: return edgeCase();
+    case 5: return oneIn(2) ? 0 - <u64>random(0x1000) : edgeCase();
     default: return BUFFERS + (random(64) << 8);
   }
 }
@@ -109,7 +109,7 @@ function sector(): u32 {
   }
 }
 
-// --- Actions -----------------------------------------------------------------------------------------
+// --- Actions -------------------------------------------------------------------------------------
 
 function put(at: usize, op: u32, a: u32, b: u32, c: u32, d: u64): void {
   store<u8>(at, <u8>op);
@@ -120,7 +120,7 @@ function put(at: usize, op: u32, a: u32, b: u32, c: u32, d: u64): void {
 }
 
 function newDescriptor(at: usize): void {
-  const place = oneIn(4) ? 128 + random(32) : random(16);
+  const place = oneIn(4) ? 128 + random(32) : oneIn(6) ? 64 + random(16) : random(16);
   const flags = oneIn(12) ? random(8) : oneIn(3) ? random(4) | 1 : random(4);
   const next = oneIn(16) ? random(256) : random(16);
   put(at, OP_DESCRIPTOR, place, flags | next << 8, length(), address());
@@ -134,7 +134,12 @@ function newRequest(at: usize): void {
   const flags: u64 = oneIn(6) ? random(4) : random(2);
   const shape = how | segments << 8 | bytes << 16 | <u64>random(64) << 32 | sectors << 40 |
     flags << 48;
-  put(at, OP_REQUEST, blockType(), random(16) | random(16) << 8, sector(), shape);
+  const queue: u32 = oneIn(5) ? 0x80 : 0;
+  put(at, OP_REQUEST, blockType() | queue, random(16) | random(16) << 8, sector(), shape);
+}
+
+function newHeader(at: usize): void {
+  put(at, OP_HEADER, 0, random(16), blockType(), oneIn(2) ? edgeCase() : sector());
 }
 
 function newRegister(at: usize): void {
@@ -159,7 +164,7 @@ function newNotify(at: usize): void {
 }
 
 function newComplete(at: usize): void {
-  const which = oneIn(12) ? 0xff : random(8);
+  const which = oneIn(12) ? 0xff : random(8) | (oneIn(6) ? 0x80 : 0);
   const bytes: u64 = oneIn(3) ? edgeCase() : 512;
   put(at, OP_COMPLETE, which, oneIn(3) ? random(5) : 0, bits(), bytes);
 }
@@ -214,6 +219,7 @@ function newTransport(at: usize): void {
     case 2: newVirtio(at); return;
     case 3: put(at, OP_BRING_UP, 1 + random(6), 1 + random(2), bits(), 0); return;
     case 4: put(at, oneIn(4) ? OP_FAIL : OP_RESET, 0, 0, 0, 0); return;
+    case 5: oneIn(2) ? newRequest(at) : newNotify(at); return;
     default: newRegister(at);
   }
 }
@@ -238,16 +244,19 @@ function newAction(at: usize): void {
     case TARGET_TRANSPORT: newTransport(at); return;
     case TARGET_RING: oneIn(6) ? newRequest(at) : newVirtio(at); return;
     case TARGET_BLK:
-      if (oneIn(8)) put(at, OP_HEADER, 0, random(16), blockType(), oneIn(2) ? edgeCase() : sector());
+      if (oneIn(8)) newHeader(at);
       else oneIn(2) ? newRequest(at) : newVirtio(at);
       return;
     case TARGET_RNG: newVirtio(at); return;
-    case TARGET_STATE: oneIn(2) ? newState(at) : oneIn(3) ? newTransport(at) : newVirtio(at); return;
+    case TARGET_STATE:
+      if (oneIn(2)) newState(at);
+      else oneIn(3) ? newTransport(at) : newVirtio(at);
+      return;
     default: oneIn(12) ? newState(at) : newPort(at);
   }
 }
 
-// --- Programs ----------------------------------------------------------------------------------------
+// --- Programs ------------------------------------------------------------------------------------
 
 function actionAt(index: u32): usize {
   return PROGRAM + ENTRY_ACTIONS + <usize>index * ACTION_BYTES;

@@ -7,7 +7,7 @@
 
 export const MEMORY_PAGES = 128;
 
-// --- Places in memory ---------------------------------------------------------------------------
+// --- Places in memory ----------------------------------------------------------------------------
 
 export const EDGES = 0x20000; // a counter of one byte per edge
 export const EDGES_MAX = 0x2000;
@@ -36,7 +36,7 @@ export const TRACE_BYTES = 0x100000;
 export const CORPUS = 0x400000;
 export const CORPUS_MAX = 3600;
 
-// --- Programs -----------------------------------------------------------------------------------
+// --- Programs ------------------------------------------------------------------------------------
 
 // An entry: action count u32, variant u32, 8 bytes unused; then the actions.
 export const ENTRY_COUNT = 0;
@@ -56,14 +56,15 @@ export const OP_DESCRIPTOR = 0; // a index, b flags | next << 8, c length, d add
 export const OP_OFFER = 1; // a queue, b head
 export const OP_NOTIFY = 2; // a queue | how << 4: NOTIFY_*
 export const OP_NEXT = 3; // a queue
-export const OP_COMPLETE = 4; // a which request in flight (0xff: c is the tag), b result, d bytes
+// a: which request in flight, from 0x80 on with a tag one generation off (0xff: c is the tag)
+export const OP_COMPLETE = 4; // b result, d bytes
 export const OP_READ = 5; // a width, b offset
 export const OP_WRITE = 6; // a width, b offset, c value
 export const OP_POKE = 7; // a width, b guest address, d value
 export const OP_AVAIL_INDEX = 8; // a queue, b value
 export const OP_EVENT = 9; // a queue, b used event, c available ring's flags
 export const OP_HEADER = 10; // b slot, c type, d sector
-export const OP_REQUEST = 11; // a type, b first descriptor, c sector, d shape: SHAPE_*
+export const OP_REQUEST = 11; // a type | queue << 7, b first descriptor, c sector, d: SHAPE_*
 export const OP_BRING_UP = 12; // a log2 of the queue size, b queue count, c features >> 28
 export const OP_INPUT = 13; // a length, d bytes
 export const OP_TIME = 14; // d Unix seconds
@@ -83,7 +84,7 @@ export const SHAPE_WRONG_WAY = 4;
 export const SHAPE_NO_STATUS = 8;
 export const SHAPE_EMPTY_STATUS = 16;
 
-// --- Where the machine's driver puts things in guest memory ---------------------------------------
+// --- Where the machine's driver puts things in guest memory --------------------------------------
 
 export const QUEUE_AREA = 0x2000;
 export const AVAIL_RING = 0x1000;
@@ -93,13 +94,13 @@ export const HEADERS = 0x6000;
 export const STATUSES = 0x7000;
 export const BUFFERS = 0x8000;
 
-// --- Answers of run() and the like -----------------------------------------------------------------
+// --- Answers of run() and the like ---------------------------------------------------------------
 
 export const RUN_DONE = 0; // nothing new
 export const RUN_NEW = 1; // the program in PROGRAM reaches what none did before
 export const RUN_VIOLATION = 2; // it broke a rule: see violation()
 
-// --- What an oracle found ---------------------------------------------------------------------------
+// --- What an oracle found ------------------------------------------------------------------------
 
 export const RULE_NONE = 0;
 export const RULE_STATE_REGION = 1; // a computed access outside of the core's own memory
@@ -116,6 +117,7 @@ export const RULE_STEPS = 11; // more work than the queue can ask for
 export const RULE_EFFECTS = 12; // effects that the kind of device cannot have
 export const RULE_FENCE = 13; // the driver's wish read without a fence after the used index
 export const RULE_STATE = 14; // the state cannot be loaded again
+export const RULE_CANCEL = 15; // requests that the device called off are still in flight
 
 export const TRACE_WRITE = 1; // the guest's or the host's own: address, length, bytes
 export const TRACE_CALL = 2; // export, three arguments

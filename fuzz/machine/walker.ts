@@ -84,7 +84,7 @@ let writeSegment: u32 = 0;
 let writeOffset: u32 = 0;
 let headerType: u32 = 0;
 
-// --- Around a call -----------------------------------------------------------------------------------
+// --- Around a call -------------------------------------------------------------------------------
 
 /** A call that touches no guest memory is about to be made. */
 export function expectNothing(): void {
@@ -157,7 +157,7 @@ export function endCall(request: bool): void {
   if ((load<u32>(VIRTIO_STATUS) & NEEDS_RESET) == 0) violate(RULE_LOST, head, stage);
 }
 
-// --- The core's accesses -----------------------------------------------------------------------------
+// --- The core's accesses -------------------------------------------------------------------------
 
 export function guestLoad16(address: u64): i32 {
   const allowed = (address & 1) == 0 && isRam(address, 2);
