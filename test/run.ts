@@ -87,12 +87,21 @@ function stop(pid: number): void {
 }
 
 /** Runs one file. Resolves to its output and status; 'late' when it had to be stopped. */
-function execute(file: TestFile): Promise<{ output: string; status: number | 'late' }> {
+function execute(
+  file: TestFile,
+  extra: NodeJS.ProcessEnv = {},
+): Promise<{ output: string; status: number | 'late' }> {
   const announce = new URL('announce-skips.mjs', import.meta.url).href;
   const replaced = process.env.FARADAY_CORE_WASM ? ['--import', REPLACED_CORE] : [];
   const args = ['--import', 'tsx', ...replaced, '--import', announce, join('test', file.name)];
   // Reading extra certificates costs every Node that the tests start.
-  const env = { ...process.env, NO_COLOR: '1', FORCE_COLOR: '0', NODE_EXTRA_CA_CERTS: undefined };
+  const env = {
+    ...process.env,
+    NO_COLOR: '1',
+    FORCE_COLOR: '0',
+    NODE_EXTRA_CA_CERTS: undefined,
+    ...extra,
+  };
   const child = spawn(process.execPath, args, {
     cwd: REPOSITORY,
     env,
@@ -120,6 +129,16 @@ function execute(file: TestFile): Promise<{ output: string; status: number | 'la
       resolve({ output, status: late ? 'late' : (code ?? 1) });
     });
   });
+}
+
+/** A boot that failed once more, with its cells recorded, for who looks into it. */
+async function recordAgain({ file }: FileResult): Promise<void> {
+  const { status } = await execute(file, { FARADAY_RECORD_CELLS: '1' });
+  const how =
+    status === 0
+      ? 'passed, and left none'
+      : 'failed too; see build/boots/*-recorded and docs/replay.md';
+  process.stdout.write(`${file.name} again, for recordings of its cells: it ${how}\n`);
 }
 
 /** Reads uvu's totals. A file that gives none, or ran nothing, has failed, whatever its status. */
@@ -198,6 +217,9 @@ async function main(words: string[]): Promise<number> {
   ];
   const sum = (key: 'passed' | 'failed' | 'skipped') =>
     results.reduce((total, result) => total + result[key], 0);
+  for (const result of results) {
+    if (result.file.group === 'boots' && result.failed > 0) await recordAgain(result);
+  }
   const deaths = labDeaths() - deathsBefore;
   if (deaths > 0) {
     process.stdout.write(`the lab died ${deaths} times (see build/lab/deaths.log)\n`);

@@ -31,6 +31,10 @@ export interface Outcome {
 /** Recordings of guests, in the results of a scenario. */
 const RECORDING = /\.rec$/;
 
+// Cells that record are other programs than those that are tested: only a file that failed is run
+// again with them, by test/run.ts.
+const RECORDS_CELLS = process.env.FARADAY_RECORD_CELLS === '1';
+
 const LIMIT_SECONDS = 60;
 const OVERHEAD_SECONDS = 30; // of the runner, for copying
 const ROOT_MIB = 64;
@@ -94,7 +98,8 @@ async function prepare(
     const limit = scenario.limitSeconds ?? LIMIT_SECONDS;
     seconds += limit;
     jobs[`jobs/${name}`] = scenario.guest ?? '';
-    writeFileSync(join(folder, 'scenarios', `${name}.sh`), `# limit ${limit}\n${scenario.host}`);
+    const head = `# limit ${limit}\n${RECORDS_CELLS ? "RECORDING='v8 cell'\n" : ''}`;
+    writeFileSync(join(folder, 'scenarios', `${name}.sh`), head + scenario.host);
   }
   await makeInitramfs(join(folder, 'initramfs'), { init: GUEST_INIT, files: jobs });
   const tree = { init: GUEST_INIT, files: { ...jobs, ...files } };
@@ -126,7 +131,7 @@ async function runScenarios(
   files: Record<string, Uint8Array>,
 ): Promise<Map<string, Outcome>> {
   const store = await kernelStore();
-  const folder = join(BOOTS, group);
+  const folder = join(BOOTS, RECORDS_CELLS ? `${group}-recorded` : group);
   const timeoutSeconds = await prepare(folder, scenarios, files);
   const runner = fileURLToPath(new URL('scenario-runner.sh', import.meta.url));
   const library = fileURLToPath(new URL('.', import.meta.url));
