@@ -59,6 +59,11 @@ function groupOf(base: string): string {
 const ORDER = 'core boot kernel engine confine shim cell host cli tools whole'.split(' ');
 const IN_LAB = ['lab', 'boots'];
 
+/** A whole file name chooses that file alone; other words a group, or files whose name holds them. */
+function chooses(word: string, name: string, group: string): boolean {
+  return word.endsWith('.test.ts') ? word === name : word === group || name.includes(word);
+}
+
 function findTests(words: string[]): TestFile[] {
   const order = [...ORDER, ...IN_LAB];
   return readdirSync(join(REPOSITORY, 'test'))
@@ -69,9 +74,7 @@ function findTests(words: string[]): TestFile[] {
       const group = groupOf(name.slice(0, -'.test.ts'.length));
       return { name, group, limitSeconds: limit ? Number(limit) : DEFAULT_LIMIT_SECONDS };
     })
-    .filter(
-      ({ name, group }) => words.length === 0 || words.some((w) => w === group || name.includes(w)),
-    )
+    .filter(({ name, group }) => words.length === 0 || words.some((w) => chooses(w, name, group)))
     .sort((a, b) => order.indexOf(a.group) - order.indexOf(b.group) || (a.name < b.name ? -1 : 1));
 }
 
