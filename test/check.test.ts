@@ -3,7 +3,9 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import {
+  EFFECT_INCIDENT,
   INVALID_CONFIG,
+  INVALID_KIND,
   INVALID_STATE,
   KIND_ACPI_PM,
   KIND_BOOT_TIMER,
@@ -11,15 +13,18 @@ import {
   KIND_PVPANIC,
   KIND_RTC,
   KIND_SERIAL,
+  OUTBOX_VALUE,
   STATE,
   STATE_BYTES,
   VALID,
 } from '../assembly/abi.ts';
+import { coreModule } from '../host/core.ts';
 import {
   BLK_T_FLUSH,
   blkHeader,
   blkStatus,
   DATA,
+  guestMemory,
   parseRecord,
   REG,
   RUNNING,
@@ -142,6 +147,22 @@ test('a port device has nothing outside its registers', () => {
   const timer = portDevice(KIND_BOOT_TIMER);
   const spoilt = patched(timer.stateBytes(), STATE + 0x200, 1);
   assert.is(timer.restore(spoilt), INVALID_STATE);
+});
+
+// The host never lets one be called: it refuses to go on where init() does.
+test('a device of no kind reads all ones, takes nothing and is not valid', () => {
+  const guest = guestMemory(0).importsFor(() => new DataView(new ArrayBuffer(0)));
+  const imports = { guest } as WebAssembly.Imports;
+  const { exports } = new WebAssembly.Instance(coreModule(), imports);
+  const core = exports as Record<string, (...numbers: number[]) => number>;
+  const value = new BigUint64Array((exports.memory as WebAssembly.Memory).buffer, OUTBOX_VALUE, 1);
+  for (const width of [1, 2, 4, 8]) {
+    value[0] = 0n;
+    assert.is(core.read(0, width), EFFECT_INCIDENT);
+    assert.is(value[0], (1n << BigInt(8 * width)) - 1n);
+    assert.is(core.write(0, width, 1), EFFECT_INCIDENT);
+  }
+  assert.is(core.check(), INVALID_KIND);
 });
 
 test('a device in need of a reset may hold requests that will never come back', () => {
