@@ -1,5 +1,5 @@
-// Coverage of the core: measured anew, as `npm run coverage` does, and held against the page and the
-// reasons that are given for what is not reached; and that the measurement sees what it says.
+// Coverage of the core: measured anew, as `npm run coverage` does, and held against the page and
+// the reasons given for what is not reached; and that the measurement sees what it says.
 // Time limit: 240 s
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

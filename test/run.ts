@@ -59,7 +59,7 @@ function groupOf(base: string): string {
 const ORDER = 'core boot kernel engine confine shim cell host cli tools whole'.split(' ');
 const IN_LAB = ['lab', 'boots'];
 
-/** A whole file name chooses that file alone; other words a group, or files whose name holds them. */
+/** A whole file name chooses that file; another word a group, or files whose name holds it. */
 function chooses(word: string, name: string, group: string): boolean {
   return word.endsWith('.test.ts') ? word === name : word === group || name.includes(word);
 }
