@@ -63,6 +63,19 @@ test('every device is valid as it comes', () => {
   assert.is(rngDevice().cage.check(), VALID);
 });
 
+test('a running device is valid with the features of its own kind of disk', () => {
+  for (const readOnly of [false, true]) {
+    const { cage, driver } = blkDevice({ readOnly });
+    driver.bringUp();
+    assert.is(driver.get(REG.Status), RUNNING);
+    assert.is(cage.check(), VALID);
+    const other = blkDevice({ readOnly: !readOnly }).cage.stateBytes().slice(0x80, 0x100);
+    const mixed = cage.stateBytes();
+    mixed.set(other, 0x80); // the configuration of the other kind
+    assert.is(cage.restore(mixed), INVALID_STATE);
+  }
+});
+
 test('a request in flight completes in the restored device', () => {
   const { cage, memory, queue, tag } = busyDisk();
   const other = blkDevice({}, memory);
@@ -102,6 +115,7 @@ test('states that register writes cannot lead to are refused', () => {
     ['a head taken that is nowhere', QUEUE_SIZE, word(QUEUE_SIZE) + 0x10000],
     ['a head given back too early', QUEUE_READY, word(QUEUE_READY) + 1],
     ['ready neither 0 nor 1', QUEUE_READY, word(QUEUE_READY) + 0x10000],
+    ['a request of a stopped queue', QUEUE_READY, word(QUEUE_READY) & 0xffff],
     ['a misaligned table', QUEUE, word(QUEUE) + 8],
     ['a ring that wraps', QUEUE + 12, 0xffffffff],
     ['a queue that is not there', SECOND_QUEUE + 24, 16],
