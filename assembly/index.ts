@@ -130,5 +130,5 @@ export function check(): u32 {
 /** Sets DEVICE_NEEDS_RESET on a virtio device whose instance was restarted. */
 export function fail(): u32 {
   // The restarted device forgot how far its driver was, so the driver is told in any case (§2.1.2).
-  return isVirtio(kindOf()) ? virtioNeedsReset(true) : 0;
+  return isVirtio(kindOf()) ? virtioNeedsReset() : 0;
 }

@@ -284,15 +284,15 @@ function writeTransmitter(self: Serial, value: u8): u32 {
   return EFFECT_OUTPUT | updateLine(self);
 }
 
-// Loop-back: the byte arrives in the receiver at once (8.6.4).
+// Loop-back: the byte arrives in the receiver at once, and no source reaches the line (8.6.4).
 function writeLooped(self: Serial, value: u8): u32 {
   self.thrEmptyPending = 1;
   if (self.receiveCount == capacity(self)) {
     self.overrun = 1;
-    return incident(INCIDENT_OVERRUN) | updateLine(self);
+    return incident(INCIDENT_OVERRUN);
   }
   pushReceived(self, value);
-  return updateLine(self);
+  return 0;
 }
 
 function writeFifoControl(self: Serial, value: u8): u32 {

@@ -63,18 +63,21 @@ if (offsetof<Virtio>() != 40) ERROR("Virtio changed size: snapshots would break"
   return (virtio().status & (VIRTIO_CONFIG_S_DRIVER_OK | stops)) == VIRTIO_CONFIG_S_DRIVER_OK;
 }
 
-/** Marks the device as in need of a reset; with `tell`, by a configuration change interrupt. */
-export function virtioNeedsReset(tell: bool): u32 {
+/**
+ * Marks the device as in need of a reset, and tells its driver by a configuration change interrupt,
+ * as a driver past DRIVER_OK must be told (§2.1.2).
+ */
+export function virtioNeedsReset(): u32 {
   const self = virtio();
   self.status |= VIRTIO_CONFIG_S_NEEDS_RESET;
-  if (!tell) return 0;
   self.interruptStatus |= VIRTIO_MMIO_INT_CONFIG;
   return EFFECT_IRQ;
 }
 
-/** The driver broke a ring beyond repair: the device stops until its driver resets it. */
+/**
+ * The driver broke a ring beyond repair: the device stops until its driver resets it. Rings are
+ * served only past DRIVER_OK.
+ */
 export function virtioBroken(incidentIndex: u32): u32 {
-  // Only a driver past DRIVER_OK must be told (§2.1.2).
-  const tell = (virtio().status & VIRTIO_CONFIG_S_DRIVER_OK) != 0;
-  return incident(incidentIndex) | virtioNeedsReset(tell);
+  return incident(incidentIndex) | virtioNeedsReset();
 }

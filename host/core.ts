@@ -21,12 +21,6 @@ export function coreModule(): WebAssembly.Module {
   return compiled;
 }
 
-/** Has V8 run another build of the core from now on; native cages stay what they are. */
-export function replaceCore(other: Uint8Array<ArrayBuffer>): void {
-  bytes = other;
-  compiled = undefined;
-}
-
 /** The exports of a native cage, which take and trap as those of an instance in V8 do. */
 function linkNative(cage: NativeCage): CoreExports {
   const checked = (answer: number): number => {

@@ -3,7 +3,9 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import {
+  EFFECT_INCIDENT,
   INVALID_CONFIG,
+  INVALID_KIND,
   INVALID_STATE,
   KIND_ACPI_PM,
   KIND_BOOT_TIMER,
@@ -11,13 +13,15 @@ import {
   KIND_PVPANIC,
   KIND_RTC,
   KIND_SERIAL,
+  OUTBOX_VALUE,
   STATE,
   STATE_BYTES,
   VALID,
 } from '../assembly/abi.ts';
+import { coreModule } from '../host/core.ts';
 import { BLK_T_FLUSH, blkHeader, blkStatus } from '../testing/block.ts';
 import { Driver, REG, RUNNING } from '../testing/driver.ts';
-import { DATA } from '../testing/queue.ts';
+import { DATA, guestMemory } from '../testing/queue.ts';
 import { parseRecord } from '../testing/requests.ts';
 import { blkDevice, patched, portDevice, rngDevice } from './fixtures.ts';
 
@@ -50,6 +54,19 @@ test('every device is valid as it comes', () => {
   for (const kind of ports) assert.is(portDevice(kind).check(), VALID);
   assert.is(blkDevice().cage.check(), VALID);
   assert.is(rngDevice().cage.check(), VALID);
+});
+
+test('a running device is valid with the features of its own kind of disk', () => {
+  for (const readOnly of [false, true]) {
+    const { cage, driver } = blkDevice({ readOnly });
+    driver.bringUp();
+    assert.is(driver.get(REG.Status), RUNNING);
+    assert.is(cage.check(), VALID);
+    const other = blkDevice({ readOnly: !readOnly }).cage.stateBytes().slice(0x80, 0x100);
+    const mixed = cage.stateBytes();
+    mixed.set(other, 0x80); // the configuration of the other kind
+    assert.is(cage.restore(mixed), INVALID_STATE);
+  }
 });
 
 test('a request in flight completes in the restored device', () => {
@@ -91,6 +108,7 @@ test('states that register writes cannot lead to are refused', () => {
     ['a head taken that is nowhere', QUEUE_SIZE, word(QUEUE_SIZE) + 0x10000],
     ['a head given back too early', QUEUE_READY, word(QUEUE_READY) + 1],
     ['ready neither 0 nor 1', QUEUE_READY, word(QUEUE_READY) + 0x10000],
+    ['a request of a stopped queue', QUEUE_READY, word(QUEUE_READY) & 0xffff],
     ['a misaligned table', QUEUE, word(QUEUE) + 8],
     ['a ring that wraps', QUEUE + 12, 0xffffffff],
     ['a queue that is not there', SECOND_QUEUE + 24, 16],
@@ -136,6 +154,22 @@ test('a port device has nothing outside its registers', () => {
   const timer = portDevice(KIND_BOOT_TIMER);
   const spoilt = patched(timer.stateBytes(), STATE + 0x200, 1);
   assert.is(timer.restore(spoilt), INVALID_STATE);
+});
+
+// The host never lets one be called: it refuses to go on where init() does.
+test('a device of no kind reads all ones, takes nothing and is not valid', () => {
+  const guest = guestMemory(0).importsFor(() => new DataView(new ArrayBuffer(0)));
+  const imports = { guest } as WebAssembly.Imports;
+  const { exports } = new WebAssembly.Instance(coreModule(), imports);
+  const core = exports as Record<string, (...numbers: number[]) => number>;
+  const value = new BigUint64Array((exports.memory as WebAssembly.Memory).buffer, OUTBOX_VALUE, 1);
+  for (const width of [1, 2, 4, 8]) {
+    value[0] = 0n;
+    assert.is(core.read(0, width), EFFECT_INCIDENT);
+    assert.is(value[0], (1n << BigInt(8 * width)) - 1n);
+    assert.is(core.write(0, width, 1), EFFECT_INCIDENT);
+  }
+  assert.is(core.check(), INVALID_KIND);
 });
 
 test('a device in need of a reset may hold requests that will never come back', () => {

@@ -21,7 +21,7 @@ import {
   VALID,
 } from '../assembly/abi.ts';
 import { Cage as AnyCage, linkCore, recordBytes } from '../host/cage.ts';
-import { Cage, coreBytes, coreModule, replaceCore } from '../host/core.ts';
+import { Cage, coreModule } from '../host/core.ts';
 import { FaradayError } from '../host/errors.ts';
 import { GuestMemory } from '../host/guest-memory.ts';
 import { INCIDENT_NAMES } from '../host/incident-names.ts';
@@ -241,18 +241,6 @@ test('memory behind the cage, as an instrumented core has it, is none of the cag
     behind.every((byte) => byte === 1),
     'a restart keeps what was counted',
   );
-});
-
-test('another build of the core takes the place of the one that was built', () => {
-  const built = coreBytes();
-  replaceCore(copyingModule(0, 2));
-  assert.equal(
-    WebAssembly.Module.imports(coreModule()).map(({ name }) => name),
-    ['read'],
-  );
-  assert.is.not(coreBytes(), built);
-  replaceCore(built);
-  assert.is(WebAssembly.Module.imports(coreModule()).length, 5);
 });
 
 test('cages do not share anything', () => {

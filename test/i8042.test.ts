@@ -116,12 +116,27 @@ test('unknown commands, other ports and wide accesses are counted and do nothing
   assert.is(i8042.value(), 0xff);
 });
 
+test('a command that waits for its byte gets it after a restore too', () => {
+  for (const command of [0x60, 0xd1, 0xd2, 0xd3, 0xd4]) {
+    const i8042 = portDevice(KIND_I8042);
+    i8042.write(COMMAND, 1, command);
+    const other = portDevice(KIND_I8042);
+    assert.is(other.restore(i8042.stateBytes()), VALID, `command ${command}`);
+    assert.is(other.write(DATA, 1, 0x54), command === 0xd1 ? EFFECT_REBOOT : 0);
+    const answered = command === 0xd2 || command === 0xd3;
+    assert.is(readValue(other, COMMAND) & 1, answered ? 1 : 0);
+    if (answered) assert.is(readValue(other, DATA), 0x54);
+  }
+});
+
 test('a state with an unknown pending command is refused', () => {
   const i8042 = portDevice(KIND_I8042);
   i8042.write(COMMAND, 1, 0x60);
   const state = i8042.stateBytes();
   assert.is(i8042.restore(state), VALID);
   assert.is(i8042.restore(patched(state, 0x8200, 0x99_00_00_64)), INVALID_STATE);
+  assert.is(i8042.restore(patched(state, 0x8200, 0x60_02_00_64)), INVALID_STATE); // full, twice
+  assert.is(i8042.restore(patched(state, 0x8204, 2)), INVALID_STATE); // last command: neither
 });
 
 test.run();

@@ -1,6 +1,5 @@
 // Plants a bug in a copy of the core and looks for it, first with the fuzzer, from the corpus of
 // the repository, then with the core's tests.
-import { spawnSync } from 'node:child_process';
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,6 +11,7 @@ import { deviceTarget } from '../fuzz/targets.ts';
 import { compileCore } from '../tools/build-core.ts';
 import { buildFuzzModule } from '../tools/build-fuzz.ts';
 import { REPOSITORY } from '../tools/cache.ts';
+import { runOnCore } from './coverage/replaced-core.ts';
 import type { Mutant } from './mutants.ts';
 
 export interface Capture {
@@ -53,20 +53,14 @@ function hunt(modules: FuzzModules, name: string, seed: number, limitSeconds: nu
 }
 
 /** Runs the tests of the core on the core with the bug. */
-function runTests(wasm: Uint8Array): Capture {
+async function runTests(wasm: Uint8Array): Promise<Capture> {
   const folder = mkdtempSync(join(tmpdir(), 'faraday-mutant-'));
   const start = process.uptime();
   try {
     const path = join(folder, 'core.wasm');
     writeFileSync(path, wasm);
-    const args = ['--import', 'tsx', 'test/run.ts', 'core', 'conformance'];
-    const env = { ...process.env, FARADAY_CORE_WASM: path };
-    const { stdout } = spawnSync(process.execPath, args, {
-      cwd: REPOSITORY,
-      env,
-      encoding: 'utf8',
-    });
-    const failed = /^FAILED +\w+: (\S+)\.test\.ts/m.exec(stdout);
+    const output = await runOnCore(path);
+    const failed = /^FAILED +\w+: (\S+)\.test\.ts/m.exec(output);
     return { by: failed ? `tests: ${failed[1]}` : '', seconds: process.uptime() - start };
   } finally {
     rmSync(folder, { recursive: true, force: true });

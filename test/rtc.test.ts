@@ -129,11 +129,12 @@ test('a hardware reset keeps CMOS memory and drops the modes', () => {
   assert.is(readRegister(rtc, REGISTER_B), 0x02);
 });
 
-test('a state with an impossible index is refused', () => {
+test('a state with an impossible index or time is refused', () => {
   const rtc = portDevice(KIND_RTC);
   const state = rtc.stateBytes();
   assert.is(rtc.restore(state), VALID);
   assert.is(rtc.restore(patched(state, 0x8208, 0x022680)), INVALID_STATE);
+  assert.is(rtc.restore(patched(state, 0x8204, 0x3b)), INVALID_STATE); // in the year 10000
 });
 
 test.run();

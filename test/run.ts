@@ -11,7 +11,6 @@ import { REPOSITORY } from '../tools/cache.ts';
 import { DEATHS_LOG } from './lab/lab.ts';
 
 const DEFAULT_LIMIT_SECONDS = 180;
-const REPLACED_CORE = new URL('replaced-core.ts', import.meta.url).href;
 const TAIL_LINES = 60; // of a failed file's output
 
 interface TestFile {
@@ -60,6 +59,11 @@ function groupOf(base: string): string {
 const ORDER = 'core boot kernel engine confine shim cell host cli tools whole'.split(' ');
 const IN_LAB = ['lab', 'boots'];
 
+/** A whole file name chooses that file; another word a group, or files whose name holds it. */
+function chooses(word: string, name: string, group: string): boolean {
+  return word.endsWith('.test.ts') ? word === name : word === group || name.includes(word);
+}
+
 function findTests(words: string[]): TestFile[] {
   const order = [...ORDER, ...IN_LAB];
   return readdirSync(join(REPOSITORY, 'test'))
@@ -70,9 +74,7 @@ function findTests(words: string[]): TestFile[] {
       const group = groupOf(name.slice(0, -'.test.ts'.length));
       return { name, group, limitSeconds: limit ? Number(limit) : DEFAULT_LIMIT_SECONDS };
     })
-    .filter(
-      ({ name, group }) => words.length === 0 || words.some((w) => w === group || name.includes(w)),
-    )
+    .filter(({ name, group }) => words.length === 0 || words.some((w) => chooses(w, name, group)))
     .sort((a, b) => order.indexOf(a.group) - order.indexOf(b.group) || (a.name < b.name ? -1 : 1));
 }
 
@@ -92,8 +94,7 @@ function execute(
   extra: NodeJS.ProcessEnv = {},
 ): Promise<{ output: string; status: number | 'late' }> {
   const announce = new URL('announce-skips.mjs', import.meta.url).href;
-  const replaced = process.env.FARADAY_CORE_WASM ? ['--import', REPLACED_CORE] : [];
-  const args = ['--import', 'tsx', ...replaced, '--import', announce, join('test', file.name)];
+  const args = ['--import', 'tsx', '--import', announce, join('test', file.name)];
   // Reading extra certificates costs every Node that the tests start.
   const env = {
     ...process.env,

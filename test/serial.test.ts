@@ -384,6 +384,46 @@ test('a saved state continues where it was', () => {
   assert.is(get(other, RBR), 'i'.charCodeAt(0));
 });
 
+/** A UART that lost a byte, received 16, has sent all and saw its modem lines move. */
+function busy(interrupts: number): Cage {
+  const uart = running(0);
+  put(uart, MCR, LOOP);
+  for (let count = 0; count < 17; count += 1) put(uart, RBR, 65);
+  put(uart, MCR, OUT2);
+  put(uart, IER, interrupts);
+  return uart;
+}
+
+// The sources as the IIR names them, by priority, and what a driver does to serve each.
+const SOURCES: [enable: number, identified: number, serve: (uart: Cage) => void][] = [
+  [IER_RLSI, 6, (uart) => get(uart, LSR)],
+  [IER_RDI, 4, (uart) => Array.from({ length: 16 }, () => get(uart, RBR))],
+  [IER_THRI, 2, (uart) => get(uart, IIR)],
+  [IER_MSI, 0, (uart) => get(uart, MSR)],
+];
+
+test('whichever source has the line, a restored UART has it too', () => {
+  for (let interrupts = 0; interrupts < 16; interrupts += 1) {
+    const uart = busy(interrupts);
+    for (let served = 0; served <= SOURCES.length; served += 1) {
+      const left = SOURCES.slice(served).find(([enable]) => interrupts & enable);
+      const restored = portDevice(KIND_SERIAL);
+      assert.is(restored.restore(uart.stateBytes()), VALID, `interrupts ${interrupts}`);
+      assert.is(get(restored, IIR) & 0xf, left?.[1] ?? IIR_NONE, `interrupts ${interrupts}`);
+      SOURCES[served]?.[2](uart);
+    }
+  }
+});
+
+test('a lost byte keeps the line, whatever the transmitter does', () => {
+  const uart = busy(IER_RLSI | IER_THRI);
+  for (let count = 0; count < 17; count += 1) assert.is(put(uart, RBR, 66) & EFFECT_IRQ, 0);
+  assert.is(uart.next(0) & (EFFECT_REQUEST | EFFECT_IRQ), EFFECT_REQUEST);
+  assert.is(get(uart, IIR) & 0xf, 6);
+  assert.is(get(uart, LSR) & LSR_OE, LSR_OE);
+  assert.is(get(uart, IIR) & 0xf, 2);
+});
+
 test('states that no guest can reach are refused', () => {
   const uart = running(IER_RDI);
   uart.input(text('a'));

@@ -9,6 +9,7 @@ import {
   EFFECT_REQUEST,
   VALID,
 } from '../assembly/abi.ts';
+import { GuestMemory } from '../host/guest-memory.ts';
 import type { IncidentName } from '../host/incident-names.ts';
 import { BLK_T_FLUSH, BLK_T_OUT, blkHeader, blkStatus } from '../testing/block.ts';
 import {
@@ -18,18 +19,13 @@ import {
   REG,
   RUNNING,
 } from '../testing/driver.ts';
-import {
-  DATA,
-  DESC_F_INDIRECT,
-  DESC_F_NEXT,
-  DESC_F_WRITE,
-  type DriverQueue,
-} from '../testing/queue.ts';
+import { DATA, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, DriverQueue } from '../testing/queue.ts';
 import { kick, parseRecord } from '../testing/requests.ts';
 import { blkDevice, type Fixture, rngDevice } from './fixtures.ts';
 
 const TABLE = 0x80000; // indirect tables
 const RAM_END = 0x100000;
+const HOLE_START = 3 * 2 ** 30; // RAM from there on sits at 4 GiB
 
 interface Ring extends Fixture {
   queue: DriverQueue;
@@ -433,6 +429,26 @@ test('NO_INTERRUPT is obeyed without the event index', () => {
   device.queue.suppressInterrupts(false);
   device.queue.offer(device.queue.chain([buffer()]));
   assert.is(kick(device.cage, 0).effects & EFFECT_IRQ, EFFECT_IRQ);
+});
+
+test('an available ring of which only the flags lie outside RAM breaks the device too', () => {
+  // Its index is the first thing in the RAM after the hole; its flags are the last in the hole.
+  const high = new DataView(new ArrayBuffer(0x1000));
+  const memory = new GuestMemory([new ArrayBuffer(RAM_END), high.buffer], HOLE_START);
+  const { cage, driver } = rngDevice(16, memory);
+  driver.negotiate(0n);
+  const queue = new DriverQueue(memory, 0, 16);
+  driver.configureQueue(queue);
+  driver.set(REG.QueueDriverLow, 0xfffffffe);
+  driver.set(REG.QueueReady, 1);
+  driver.addStatus(4);
+  high.setUint16(2, queue.chain([buffer()]), true);
+  high.setUint16(0, 1, true);
+  assert.is(cage.notify(0) & (EFFECT_REQUEST | EFFECT_INCIDENT), EFFECT_REQUEST);
+  const effects = cage.complete(parseRecord(cage.record()).tag, 0, 64);
+  assert.is(effects, EFFECT_INCIDENT | EFFECT_IRQ);
+  assert.is(driver.get(REG.Status), RUNNING | DEVICE_NEEDS_RESET);
+  assert.is(cage.counters().memory, 1);
 });
 
 test('with the event index the interrupt comes when used_event is passed', () => {

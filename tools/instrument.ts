@@ -15,7 +15,8 @@ export interface Edge {
 }
 
 export interface InstrumentOptions {
-  edgesAt: number; // address of the counters, one byte each
+  /** Address of the counters, one byte each; null: calls $edge(i32) with the edge's number. */
+  edgesAt: number | null;
   /** Checks and marks memory accesses: the functions of the fuzz machine it calls. */
   memory?: {
     dirtyAt: number;
@@ -42,6 +43,7 @@ function textOf(node: Node): string {
 
 class Instrumenter {
   readonly edges: Edge[] = [];
+  readonly origins: Node[] = [];
   /** Addresses that stores name outright. */
   readonly fixedStores = new Set<number>();
   private readonly options: InstrumentOptions;
@@ -63,16 +65,24 @@ class Instrumenter {
       ['local', '$cov-address', 'i32'],
     ];
     const code = func.splice(start);
-    const entry = this.count('entry', '', code);
+    const entry = this.count('entry', func, '', code);
     const body = code.map((node) => this.visit(node));
     func.push(...this.locals, entry, ...body);
   }
 
-  /** Counts one more edge: the statement that does it. */
-  private count(kind: Edge['kind'], condition: Node, follows: readonly Node[]): Node[] {
-    const at = this.options.edgesAt + this.edges.length;
+  /** Counts one more edge, which leaves `origin`: the statement that does it. */
+  private count(
+    kind: Edge['kind'],
+    origin: Node,
+    condition: Node,
+    follows: readonly Node[],
+  ): Node[] {
+    const index = this.edges.length;
     const trapOnly = operator(follows[0]) === 'unreachable';
     this.edges.push({ function: this.name, kind, condition: textOf(condition), trapOnly });
+    this.origins.push(origin);
+    if (this.options.edgesAt === null) return ['call', '$edge', i32(index)];
+    const at = this.options.edgesAt + index;
     return ['i32.store8', i32(at), ['i32.add', ['i32.load8_u', i32(at)], i32(1)]];
   }
 
@@ -111,7 +121,8 @@ class Instrumenter {
     const looked = this.visit(condition);
     const arms = (['then', 'else'] as const).map((kind) => {
       const body = kind === 'then' ? thenBody : elseBody;
-      return [kind, this.count(kind, condition, body), ...body.map((child) => this.visit(child))];
+      const count = this.count(kind, node, condition, body);
+      return [kind, count, ...body.map((child) => this.visit(child))];
     });
     return [...head, looked, ...arms];
   }
@@ -119,7 +130,7 @@ class Instrumenter {
   private visitLoop(node: Node[]): Node {
     const at = node.findIndex((child, index) => index > 0 && isCode(child));
     const code = node.slice(at);
-    const round = this.count('loop', '', code);
+    const round = this.count('loop', node, '', code);
     return [...node.slice(0, at), round, ...code.map((child) => this.visit(child))];
   }
 
@@ -134,8 +145,8 @@ class Instrumenter {
       [
         'if',
         ['local.tee', '$cov-condition', condition],
-        ['then', this.count(yes, original, [])],
-        ['else', this.count(no, original, [])],
+        ['then', this.count(yes, node, original, [])],
+        ['else', this.count(no, node, original, [])],
       ],
       ['local.get', '$cov-condition'],
     ];
@@ -154,7 +165,7 @@ class Instrumenter {
     let inner: Node[] = ['br_table', ...jumps, this.visit(operands[0])];
     for (const label of targets) {
       const landed: Node[] = ['block', landings.get(label) as string, inner];
-      const count = this.count('case', `${textOf(operands[0])} to ${label}`, []);
+      const count = this.count('case', node, `${textOf(operands[0])} to ${label}`, []);
       inner = ['block', landed, count, ['br', label]];
     }
     return inner;
@@ -225,6 +236,8 @@ function isCode(node: Node): boolean {
 
 export interface Instrumented {
   edges: Edge[];
+  /** For each edge the node of the module, as it was, that it leaves. */
+  origins: Node[];
   /** Where stores with a fixed address go. */
   fixedStores: number[];
 }
@@ -238,6 +251,7 @@ export function instrument(module: Node[], options: InstrumentOptions): Instrume
   }
   return {
     edges: instrumenter.edges,
+    origins: instrumenter.origins,
     fixedStores: [...instrumenter.fixedStores].sort((a, b) => a - b),
   };
 }
