@@ -21,7 +21,7 @@ import {
   VALID,
 } from '../assembly/abi.ts';
 import { Cage as AnyCage, linkCore, recordBytes } from '../host/cage.ts';
-import { Cage, coreModule } from '../host/core.ts';
+import { Cage } from '../host/core.ts';
 import { FaradayError } from '../host/errors.ts';
 import { GuestMemory } from '../host/guest-memory.ts';
 import { INCIDENT_NAMES } from '../host/incident-names.ts';

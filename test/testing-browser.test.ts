@@ -24,9 +24,12 @@ const TYPES: Record<string, string> = {
   '.mjs': 'text/javascript',
 };
 
+const FUZZER = ['fuzz.wasm', 'fuzz-compare.wasm', 'fuzz-edges.json'];
+const ALL = [...SERVED, ...FUZZER.map((name) => `/build/testing/${name}`)];
+
 const server = createServer(({ url = '' }, response) => {
   if (url === '/favicon.ico') return response.writeHead(204).end();
-  if (!SERVED.includes(url)) return response.writeHead(404).end();
+  if (!ALL.includes(url)) return response.writeHead(404).end();
   const type = TYPES[extname(url)] ?? 'application/octet-stream';
   return response.setHeader('content-type', type).end(readFileSync(join(REPOSITORY, url)));
 });
@@ -68,6 +71,32 @@ browserTest('a page that cannot have the core is told in one line', async () => 
     assert.is(await load(`new URL('/none.wasm', location.href)`), `host: ${missing}`);
     assert.is(await load(`fetch('/none.wasm')`), `host: ${missing}`);
     assert.is(await load(`fetch('/build/testing/core.wasm')`), 'none');
+  });
+});
+
+// Its answers depend on nothing but the seed, whatever runs it.
+const SEARCH = `async ({ loadFuzzer }) => {
+  const search = (await loadFuzzer()).start('ring', { seed: 3 });
+  search.run(20000);
+  return [search.executions, search.edges, search.findings.length, search.corpus.join('\\n')];
+}`;
+
+browserTest('the fuzzer finds in a page what it finds in Node', async () => {
+  const code = `(${SEARCH})(await import('faraday/testing')).then((x) => console.log(JSON.stringify(x)))`;
+  const node = spawnSync(process.execPath, ['--input-type=module', '-e', code], {
+    cwd: REPOSITORY,
+    encoding: 'utf8',
+  });
+  assert.is(node.stderr, '');
+  await withPage(origin + PAGE, async (page) => {
+    const found = await page.evaluate(
+      `import('/build/testing/index.js').then(${SEARCH}).then((x) => JSON.stringify(x))`,
+    );
+    assert.is(`${found}\n`, node.stdout);
+    const [executions, edges, findings] = JSON.parse(node.stdout);
+    assert.ok(executions >= 20000);
+    assert.ok(edges > 100, `${edges} edges`);
+    assert.is(findings, 0);
   });
 });
 

@@ -14,7 +14,8 @@ import { REPOSITORY } from '../tools/cache.ts';
 type Library = typeof import('../testing/index.ts');
 const NAME: string = 'faraday/testing';
 const library = (await import(NAME)) as Library;
-const { abi, FaradayError, guestMemory, loadCore } = library;
+const { abi, encodeRngConfig, FaradayError, guestMemory, loadCore, loadFuzzer, ReferenceDevice } =
+  library;
 
 const BUILT = join(REPOSITORY, 'build/testing');
 const coreBytes = readFileSync(join(BUILT, 'core.wasm'));
@@ -152,7 +153,8 @@ function undocumented(path: string): string[] {
 
 test('every export, and every member of an exported class or record, says what it is', () => {
   const inTesting = readdirSync(join(BUILT, 'types/testing')).filter(
-    (name) => name !== 'index.d.ts',
+    // What the reference devices are made of is not part of the library.
+    (name) => name !== 'index.d.ts' && !name.startsWith('reference-'),
   );
   assert.ok(inTesting.length >= 9, `${inTesting}`);
   const inHost = ['cage', 'access-log', 'device-config', 'guest-memory', 'replay/accesses'];
@@ -423,6 +425,32 @@ test('effects and kinds have names, and numbers without one are told', () => {
   assert.equal(library.effectNames(0x80004000 | 0), ['0x4000', '0x80000000']);
   assert.is(library.requestKindName(abi.REQUEST_KIND_BLK_WRITE_ZEROES), 'BLK_WRITE_ZEROES');
   assert.is(library.requestKindName(99), '99');
+});
+
+test('the fuzzer searches from a corpus, and tells what is wrong with a program', async () => {
+  const modules = await loadFuzzer();
+  const first = modules.start('block', { seed: 5 });
+  first.run(5000);
+  assert.ok(first.executions >= 5000);
+  assert.equal(first.findings, []);
+  const second = modules.start('block', { corpus: first.corpus });
+  assert.ok(second.edges >= first.edges, 'the corpus reaches what it came from');
+  assert.is(second.examine(first.corpus[0]), null);
+  assert.throws(() => second.examine('fly'), /a program begins with 'variant N'/);
+  assert.throws(
+    () => modules.start('nothing'),
+    (error: Error) => /no fuzz target 'nothing': it is one of transport, ring/.test(error.message),
+  );
+});
+
+test('the reference devices answer as the core does', async () => {
+  const ram = new Uint8Array(4096);
+  const reference = new ReferenceDevice(abi.KIND_VIRTIO_RNG, encodeRngConfig(), ram);
+  const device = (await loadCore()).createRng(guestMemory(4096));
+  for (const register of [0x0, 0x8, 0x34, 0x70]) {
+    device.read(register, 4);
+    assert.is(reference.read(register, 4).value, device.value());
+  }
 });
 
 test('a port device answers at its registers', () => {

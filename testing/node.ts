@@ -2,7 +2,13 @@
 // there, and testing/index.ts everywhere else, which therefore never names Node.
 import { readFile } from 'node:fs/promises';
 import { FaradayError } from '../host/errors.ts';
-import { type Core, type CoreSource, loadCore as loadAnywhere } from './index.ts';
+import {
+  type Core,
+  type CoreSource,
+  type FuzzerModules,
+  loadCore as loadAnywhere,
+  readFuzzer,
+} from './index.ts';
 
 export * from './index.ts';
 
@@ -17,4 +23,17 @@ export async function loadCore(source?: CoreSource | PromiseLike<CoreSource>): P
     if (code === undefined) throw error;
     throw new FaradayError('host', `the core: cannot read ${from.pathname}: ${message}`);
   }
+}
+
+/** As loadFuzzer() of testing/fuzz.ts, from the package's files. */
+export function loadFuzzer(): Promise<FuzzerModules> {
+  return readFuzzer(async (name) => {
+    const url = new URL(`./${name}`, import.meta.url);
+    try {
+      return new Uint8Array(await readFile(url));
+    } catch (error) {
+      const { message } = error as Error;
+      throw new FaradayError('host', `the fuzzer: cannot read ${url.pathname}: ${message}`);
+    }
+  });
 }

@@ -4,22 +4,33 @@ import { COUNTER_COUNT, EFFECT_INCIDENT } from '../assembly/abi.ts';
 
 /** A request as docs/abi.md lays it out, taken apart. Addresses and offsets are in bytes. */
 export interface ReferenceRecord {
-  kind: number; // REQUEST_KIND_*
+  /** REQUEST_KIND_*. */
+  kind: number;
+  /** What complete() takes. */
   tag: number;
+  /** On the disk. */
   offset: bigint;
+  /** Of the ranges, or of the disk where there are none. */
   length: bigint;
-  flags: number; // REQUEST_FLAG_*
+  /** REQUEST_FLAG_*. */
+  flags: number;
+  /** Guest-physical, in order. */
   ranges: { address: bigint; length: number }[];
-  bytes: Uint8Array; // of a CONSOLE_OUT record, else empty
+  /** Of a CONSOLE_OUT record, else empty. */
+  bytes: Uint8Array;
 }
 
 /** The answer of one call. */
 export interface ReferenceAnswer {
-  effects: number; // EFFECT_*
-  // The u64 at OUTBOX_VALUE as a number, where the ABI says that the call leaves one. All ones of
-  // eight bytes are 2^64, which is what a double makes of them.
+  /** EFFECT_*. */
+  effects: number;
+  /**
+   * The u64 at OUTBOX_VALUE as a number, where the ABI says that the call leaves one. All ones of
+   * eight bytes are 2^64, which is what a double makes of them.
+   */
   value?: number;
-  record?: ReferenceRecord; // with EFFECT_REQUEST
+  /** With EFFECT_REQUEST. */
+  record?: ReferenceRecord;
 }
 
 /** One device's answer in the making, and its counters. */

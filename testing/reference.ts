@@ -50,8 +50,11 @@ function modelOf(kind: number, config: Uint8Array, ram: Ram, ledger: Ledger): Mo
  * u32; each returns what the core would leave behind.
  */
 export class ReferenceDevice {
-  readonly kind: number; // KIND_*
+  /** KIND_*. */
+  readonly kind: number;
+  /** The configuration, as init() of the core takes it. */
   readonly config: Uint8Array;
+  /** Guest RAM from address 0: the test writes here what the driver writes. */
   readonly ram: Uint8Array;
   readonly #ledger = new Ledger();
   readonly #model: Model;
@@ -94,26 +97,31 @@ export class ReferenceDevice {
     this.#model.copyFrom(other.#model);
   }
 
+  /** Reads `width` bytes of a register. */
   read(offset: number, width: number): ReferenceAnswer {
     this.#model.read(offset >>> 0, width >>> 0);
     return this.#ledger.close();
   }
 
+  /** Writes `width` bytes of a register. */
   write(offset: number, width: number, value: number): ReferenceAnswer {
     this.#model.write(offset >>> 0, width >>> 0, value >>> 0);
     return this.#ledger.close();
   }
 
+  /** Rings a queue's doorbell. */
   notify(queue: number): ReferenceAnswer {
     this.#model.notify(queue >>> 0);
     return this.#ledger.close();
   }
 
+  /** Asks for the queue's next request, or a UART for its output. */
   next(queue: number): ReferenceAnswer {
     this.#model.next(queue >>> 0);
     return this.#ledger.close();
   }
 
+  /** Reports a request as done: RESULT_*, and the bytes that the host wrote. */
   complete(tag: number, result: number, bytes: number): ReferenceAnswer {
     this.#model.complete(tag >>> 0, result >>> 0, bytes >>> 0);
     return this.#ledger.close();
@@ -125,11 +133,13 @@ export class ReferenceDevice {
     return this.#ledger.close();
   }
 
+  /** Hardware reset: power-on state; configuration and counters stay. */
   reset(): ReferenceAnswer {
     this.#model.reset();
     return this.#ledger.close();
   }
 
+  /** Marks a virtio device as in need of a reset. */
   fail(): ReferenceAnswer {
     this.#model.fail();
     return this.#ledger.close();

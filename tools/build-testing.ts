@@ -1,5 +1,6 @@
 // The library 'faraday/testing': build/testing/ holds it for browsers (index.js) and for Node
-// (node.js), what both share (library.js), its types, and the release core beside them.
+// (node.js), what both share (library.js), its types, and beside them the release core and the
+// fuzzer.
 import {
   copyFileSync,
   mkdirSync,
@@ -17,6 +18,9 @@ import { run } from './command.ts';
 
 const buildFolder = join(REPOSITORY, 'build');
 const target = join(buildFolder, 'testing');
+
+/** What earlier steps made and the library loads. */
+const FILES = ['core.wasm', 'fuzz.wasm', 'fuzz-compare.wasm', 'fuzz-edges.json'];
 
 /** Two entry points and one file of what both share, so that mixing them makes no class twice. */
 async function writeModules(folder: string): Promise<void> {
@@ -66,7 +70,7 @@ export async function buildTesting(): Promise<void> {
   try {
     await writeModules(temporary);
     await writeTypes(join(temporary, 'types'));
-    copyFileSync(join(buildFolder, 'core.wasm'), join(temporary, 'core.wasm'));
+    for (const name of FILES) copyFileSync(join(buildFolder, name), join(temporary, name));
     rmSync(target, { recursive: true, force: true });
     renameSync(temporary, target);
   } finally {

@@ -18,6 +18,8 @@ const stampsPath = join(root, 'build/stamps.json');
 
 /** @typedef {'core' | 'shim' | 'guest' | 'page' | 'bundle' | 'testing' | 'fuzz'} StepName */
 
+const FUZZ_INPUTS = ['fuzz/machine', 'tools/build-fuzz.ts', 'tools/instrument.ts', 'tools/wat.ts'];
+
 /**
  * Inputs are files and whole folders.
  * @type {Record<StepName, { inputs: string[], output: string, also?: string[] }>}
@@ -68,15 +70,7 @@ export const STEPS = {
     also: ['build/faraday.cjs.cache'],
   },
   fuzz: {
-    inputs: [
-      'assembly',
-      'asconfig.json',
-      'tools/build-core.ts',
-      'fuzz/machine',
-      'tools/build-fuzz.ts',
-      'tools/instrument.ts',
-      'tools/wat.ts',
-    ],
+    inputs: ['assembly', 'asconfig.json', 'tools/build-core.ts', ...FUZZ_INPUTS],
     output: 'build/fuzz.wasm',
     also: ['build/fuzz-compare.wasm', 'build/fuzz-edges.json'],
   },
@@ -90,11 +84,20 @@ export const STEPS = {
       'package-lock.json',
       'tools/build-core.ts',
       'tools/build-testing.ts',
+      ...FUZZ_INPUTS,
+      'fuzz/engine.ts',
+      'fuzz/judge.ts',
+      'fuzz/program.ts',
+      'fuzz/reference-judge.ts',
+      'fuzz/session.ts',
+      'fuzz/targets.ts',
+      'fuzz/trace.ts',
     ],
     output: 'build/testing/index.js',
     also: [
       'build/testing/node.js',
       'build/testing/core.wasm',
+      'build/testing/fuzz.wasm',
       'build/testing/types/testing/index.d.ts',
     ],
   },
