@@ -78,6 +78,7 @@ static void take_signals(const struct options *options) {
   if (options->spawned) sigaddset(&blocked, SIGCONT);
   sigprocmask(SIG_BLOCK, &blocked, NULL);
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN); // a limit on file sizes is an error of write(2), as a full disk is
   sigaction(SIGUSR2, &death, NULL);
   sigaction(SIGBUS, &fault, NULL);
   sigaction(SIGSEGV, &fault, NULL);

@@ -268,7 +268,6 @@ int __wrap_options_parse(struct options *options, int count, char **words,
                          struct failure *failure) {
   make_remainders();
   last_us = now_us();
-  signal(SIGXFSZ, SIG_IGN); // a limit on file sizes is an error of write(2), as a full disk is
   if (__real_options_parse(options, count, words, failure)) return -1;
   if (options->spawned) return 0;
   return options_usage(failure, "a recording needs a host: faraday run --record FILE");

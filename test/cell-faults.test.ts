@@ -191,6 +191,32 @@ cellTest('without io_uring disks work by sync, with one warning', async () => {
   assert.match(alone.errors, ONE_LINE);
 });
 
+// --- A limit on the size of files --------------------------------------------------------------
+
+for (const ioUring of [true, false]) {
+  const engine = ioUring ? 'io_uring' : 'sync';
+  cellTest(
+    `a write past the limit of file sizes fails, and the guest runs on: ${engine}`,
+    async () => {
+      const disk = testDisk({ ioUring });
+      const image = bareImage(
+        (code) =>
+          awaitUsed(offer(bringUp(code), 1), 1, 'used')
+            .say('done')
+            .powerOff(),
+        { virtio: [disk.device], segments: queueSegments({ headerType: 1 }) },
+      );
+      // Outside of a process namespace, where a signal would end the cell.
+      const wrap = ['/bin/bash', '-c', 'ulimit -f 0; exec "$0" "$@"'];
+      const { status, signal, output } = await startSpawned(image, { wrap }).ended();
+      disk.close();
+      assert.is(signal, null);
+      assert.is(status, 0);
+      assert.is(output.toString(), 'done');
+    },
+  );
+}
+
 // --- Disks --------------------------------------------------------------------------------------
 
 function assertDiskRefused(ended: Ended, call: string, about: RegExp): void {
