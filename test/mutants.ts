@@ -313,7 +313,7 @@ export const MUTANTS: readonly Mutant[] = [
     'config-end',
     'a read reaches past the configuration space',
     'if (offset >= length || width > length - offset) return',
-    'if (offset >= length) return',
+    'if (offset > length) return',
   ),
   mutant(
     'transport',

@@ -2,7 +2,7 @@
 // guest memory that it made (docs/replay.md). A whole event stands in one block; what is not yet
 // written is never more than a block and an event.
 import { closeSync, constants, fchmodSync, fstatSync, openSync, writeSync } from 'node:fs';
-import { EFFECT_REQUEST, KIND_SERIAL } from '../../assembly/abi.ts';
+import { EFFECT_REQUEST, KIND_VIRTIO_BLK } from '../../assembly/abi.ts';
 import { AccessLog } from '../access-log.ts';
 import { crc32 } from '../boot/crc32.ts';
 import { nowMs } from '../clock.ts';
@@ -26,7 +26,7 @@ import {
 import { blockHeader, type DevicePlan, recordingHeader } from './header.ts';
 
 const BLOCK_BYTES = 0x10000; // a block is written once it holds as many
-const TIMES_SERIAL = 8; // calls into the console for one look at the clock
+const CALLS_FOR_A_TIME = 32; // into devices behind ports, for one look at the clock
 const PRIVATE = 0o600; // a recording holds what the guest's memory held
 const NOTHING = new Uint8Array(0);
 
@@ -194,7 +194,7 @@ export class Recorder {
   private readonly now: () => number; // milliseconds
   private readonly startMs: number;
   private lastUs = 0; // since the start, of the last event
-  private serialCalls = 0;
+  private portCalls = 0;
 
   constructor(path: string, fd: number, now = nowMs) {
     this.path = path;
@@ -289,11 +289,12 @@ export class Recorder {
   }
 
   /**
-   * Whether a call has the time of the one before. A console is most of a recording, and on a host
-   * whose clock is no page that it shares, the time costs more than all else that is noted.
+   * Whether a call has the time of the one before. Ports, the console's above all, are most of a
+   * recording, and where the clock is a device the time costs more than all else that is noted.
    */
   private sharesTime(place: number): boolean {
-    return this.devices[place].kind === KIND_SERIAL && this.serialCalls++ % TIMES_SERIAL !== 0;
+    const { kind } = this.devices[place];
+    return kind < KIND_VIRTIO_BLK && this.portCalls++ % CALLS_FOR_A_TIME !== 0;
   }
 
   /** A clock that went back, or a pause past TIME_MAX_US, leaves a time that is not exact. */
