@@ -38,7 +38,7 @@ function corpusOf(name: string) {
 }
 
 for (const { name } of DEVICE_TARGETS) {
-  test(`${name}: the corpus breaks nothing, and a short search finds nothing (SEED=${SEED})`, () => {
+  test(`${name}: neither the corpus nor a short search breaks it (SEED=${SEED})`, () => {
     const session = sessionOf(name);
     assert.equal(session.crashes, [], 'of the corpus');
     const { edges, corpus } = session.progress;
@@ -111,7 +111,7 @@ test("an access that moves guest bytes outside of the core's own memory is a tra
   }
 });
 
-test("the fuzz machine's places are apart, and no target has more variants than there is room", () => {
+test("the fuzz machine's places are apart, and every variant has its own", () => {
   const blocks = (shared.RAM + shared.RAM_BYTES) >> shared.DIRTY_SHIFT;
   const places = [
     [0, 0x20000], // the core's own

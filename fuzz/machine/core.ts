@@ -67,7 +67,8 @@ let before: u32 = 0;
 function end(effects: u32): u32 {
   if (effects & ~effectsOf(load<u32>(KIND))) violate(RULE_EFFECTS, effects, load<u32>(KIND));
   const steps = STEPS_PER_CALL - stepsLeft();
-  if (steps > STEPS_BESIDE + servedSize() * STEPS_PER_HEAD) violate(RULE_STEPS, steps, servedSize());
+  const heads = servedSize();
+  if (steps > STEPS_BESIDE + heads * STEPS_PER_HEAD) violate(RULE_STEPS, steps, heads);
   endCall((effects & EFFECT_REQUEST) != 0 && load<u32>(KIND) > 15);
   if (effects & EFFECT_CANCEL) forgetHeads(load<u32>(OUTBOX_VALUE));
   if (isTracing()) traceReturn(effects);
