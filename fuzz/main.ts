@@ -1,7 +1,7 @@
 // npm run fuzz -- TARGET [--time S] [--seed N] [--workers N]: fuzzes a target, or `all` of them in
 // turn; `--replay FILE` runs one program again, `--save` puts the minimised corpus into the
 // repository. docs/fuzzing.md.
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { Command, CommanderError } from 'commander';
@@ -41,6 +41,7 @@ interface Options {
 
 const SECONDS = 60;
 const EXIT_CRASHES = 1;
+const REPLAY_BYTES_MAX = 64 << 20; // more than any corpus or input that a search keeps
 
 function whole(name: string, most: number): (text: string) => number {
   return (text) => {
@@ -107,7 +108,7 @@ function showEnd(name: string, point: Point | undefined, seed: number): void {
 
 async function fuzzDevice(name: string, options: Options): Promise<number> {
   const { time, seed, workers, save = false } = options;
-  const { points, programs, crashes } = await search({
+  const { points, programs, crashes, failed } = await search({
     ...{ target: name, timeMs: time * 1000, seed, workers, corpus: readCorpus(name) },
     onProgress: (point) => showProgress(name, point),
   });
@@ -115,6 +116,7 @@ async function fuzzDevice(name: string, options: Options): Promise<number> {
   crashes.forEach(announce);
   reportCurve(name, points);
   keepCorpus(name, programs, save);
+  if (failed) throw failed;
   return crashes.length;
 }
 
@@ -142,15 +144,38 @@ async function fuzzParser(name: string, { time, seed, save }: Options): Promise<
 function replayDevice(name: string, path: string): (string | null)[] {
   const options = { seed: 1, corpus: [], judges: judgesOf(name) };
   const session = new Session(loadModules(), deviceTarget(name), options);
-  return readPrograms(path).map((program) => {
-    const finding = session.examine(program);
-    return finding && `${finding.kind} (${finding.detail})`;
+  const programs = readPrograms(path);
+  if (programs.length === 0) {
+    throw new FaradayError('bad-usage', `--replay '${path}' holds no program`);
+  }
+  return programs.map((program) => {
+    try {
+      const finding = session.examine(program);
+      return finding && `${finding.kind} (${finding.detail})`;
+    } catch (error) {
+      if (!(error instanceof SyntaxError)) throw error;
+      throw new FaradayError('bad-usage', `--replay '${path}': ${error.message}`);
+    }
   });
+}
+
+/** Refuses what is no file, or too large for one that a search saved. */
+function checkReplayFile(path: string): void {
+  const wrong = (what: string) => new FaradayError('bad-usage', `--replay '${path}' ${what}`);
+  const status = statSync(path, { throwIfNoEntry: false });
+  if (!status) throw wrong('does not exist');
+  if (!status.isFile()) throw wrong('is no file');
+  if (status.size > REPLAY_BYTES_MAX) throw wrong(`is larger than ${REPLAY_BYTES_MAX} bytes`);
+  try {
+    readFileSync(path);
+  } catch (error) {
+    throw wrong(`cannot be read: ${(error as NodeJS.ErrnoException).code}`);
+  }
 }
 
 /** Runs the programs of a file again, or it as an input, and says what is wrong with each. */
 async function replay(name: string, path: string): Promise<number> {
-  if (!existsSync(path)) throw new FaradayError('bad-usage', `--replay '${path}' does not exist`);
+  checkReplayFile(path);
   const verdicts = DEVICES.includes(name)
     ? replayDevice(name, path)
     : (await replayHost(hostTarget(name)!, [path])).map(({ crash }) => crash?.message ?? null);

@@ -50,17 +50,6 @@ function repeat(cage: NativeCage, { call, a, b, c }: TracedCall): number {
   }
 }
 
-interface Device {
-  cage: Cage;
-  memory: GuestMemory;
-  parts: [state: Part, ram: Part];
-}
-
-interface Part {
-  at: number; // where the fuzz machine has it
-  bytes: Buffer;
-}
-
 /** Native cages of a target's variants, each over guest memory of its own. */
 export class NativeJudge implements Judge, TraceVisitor {
   readonly name = 'native';

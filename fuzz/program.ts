@@ -29,12 +29,14 @@ const OPS = [
   'table',
 ] as const;
 
+const SHOWN_MAX = 60; // characters of a line that is refused
+
 function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 /** A program of `count` actions, all zero. */
-export function emptyProgram(variant: number, count: number): Program {
+function emptyProgram(variant: number, count: number): Program {
   const bytes = new Uint8Array(shared.ENTRY_ACTIONS + count * shared.ACTION_BYTES);
   const view = viewOf(bytes);
   view.setUint32(shared.ENTRY_COUNT, count, true);
@@ -89,6 +91,12 @@ export function parseProgram(text: string): Program {
   return program;
 }
 
+/** A line of a file for a message: short, and without what a terminal would obey. */
+function shown(line: string): string {
+  const plain = line.replace(/[^ -~]/g, '.');
+  return plain.length > SHOWN_MAX ? `${plain.slice(0, SHOWN_MAX)}...` : plain;
+}
+
 function parseAction(line: string, bytes: Uint8Array, at: number): void {
   const [name, ...words] = line.split(/\s+/);
   const other = /^op-(\d{1,3})$/.exec(name);
@@ -97,7 +105,7 @@ function parseAction(line: string, bytes: Uint8Array, at: number): void {
   const [a = 0n, b = 0n, c = 0n, d = 0n, more] = numbers;
   const fits = a < 0x100n && b < 0x10000n && c < 0x100000000n;
   if (op < 0 || op > 255 || !fits || more !== undefined || numbers.includes(-1n)) {
-    throw new SyntaxError(`no action: '${line}'`);
+    throw new SyntaxError(`no action: '${shown(line)}'`);
   }
   const view = viewOf(bytes);
   view.setUint8(at, op);

@@ -2,6 +2,7 @@
 // finds the others get. The answer is what all of them found.
 import { type ChildProcess, fork } from 'node:child_process';
 import { join } from 'node:path';
+import { FaradayError } from '../host/errors.ts';
 import type { Program } from './program.ts';
 import type { Crash } from './session.ts';
 import type { WorkerNews } from './worker.ts';
@@ -29,6 +30,7 @@ export interface SearchResult {
   programs: Program[]; // all that were new to some worker
   crashes: Crash[];
   coverage: Uint8Array;
+  failed: FaradayError | null; // a worker that died ended the search, with what it had
 }
 
 class Search {
@@ -41,13 +43,24 @@ class Search {
 
   constructor(options: SearchOptions) {
     this.options = options;
-    this.result = { points: [], programs: [], crashes: [], coverage: new Uint8Array(0) };
+    this.result = {
+      points: [],
+      programs: [],
+      crashes: [],
+      coverage: new Uint8Array(0),
+      failed: null,
+    };
   }
 
-  async run(): Promise<SearchResult> {
+  async run(): Promise<void> {
     const { workers } = this.options;
-    await Promise.all(Array.from({ length: workers }, (_, index) => this.start(index)));
-    return this.result;
+    try {
+      await Promise.all(Array.from({ length: workers }, (_, index) => this.start(index)));
+    } catch (error) {
+      this.stop();
+      if (!(error instanceof FaradayError)) throw error;
+      this.result.failed = error;
+    }
   }
 
   stop(): void {
@@ -65,10 +78,15 @@ class Search {
     worker.on('message', (news: WorkerNews) => this.hear(index, news));
     worker.send({ order: { target, timeMs, seed: seed + index, corpus } });
     return new Promise((resolve, reject) => {
-      worker.once('error', reject);
+      const fail = (how: string): void => {
+        reject(new FaradayError('internal', `a worker of the search ended with ${how}`));
+      };
+      worker.on('error', ({ message }) => fail(message));
       worker.once('exit', (status, signal) => {
-        if (status === 0) resolve();
-        else reject(new Error(`a worker of the search ended with ${signal ?? `status ${status}`}`));
+        const end = () => (status === 0 ? resolve() : fail(signal ?? `status ${status}`));
+        // What it told last may still be on its way.
+        if (worker.connected) worker.once('disconnect', end);
+        else end();
       });
     });
   }

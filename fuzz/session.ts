@@ -44,6 +44,8 @@ export class Session {
   private executions = 0;
   private judged = 0;
   private turn = 0;
+  private replaced = 0; // values of the dictionary that gave way to newer ones
+  private fresh: Program[] = []; // found by this search since it was last asked
 
   constructor(modules: FuzzModules, target: DeviceTarget, options: SessionOptions) {
     this.target = target;
@@ -81,7 +83,7 @@ export class Session {
       const answer = machine.search(SAMPLE);
       const program = { variant, bytes: machine.program() };
       if (typeof answer !== 'number') this.found(answer, program);
-      else if (answer === shared.RUN_NEW) this.keep(program);
+      else if (answer === shared.RUN_NEW) this.fresh.push(this.keep(program));
       else this.sample(program);
       machine.use(variant);
     }
@@ -110,24 +112,48 @@ export class Session {
     else this.sample(program);
   }
 
-  /** What is wrong with a program, or null. */
+  /** The programs that this search found since the last time it was asked, as they were kept. */
+  takeFresh(): Program[] {
+    return this.fresh.splice(0);
+  }
+
+  /**
+   * What is wrong with a program, or null; for the search nothing counts as reached by it.
+   * Throws a SyntaxError where the target has no such variant.
+   */
   examine(program: Program): Finding | null {
+    const { name, variants } = this.target;
+    if (program.variant >= variants.length) {
+      throw new SyntaxError(
+        `no variant ${program.variant}: ${name} has 0 to ${variants.length - 1}`,
+      );
+    }
     const answer = this.machine.run(program);
-    if (typeof answer !== 'number') return answer;
-    return this.judge(program, true);
+    const finding = typeof answer === 'number' ? this.judge(program, true) : answer;
+    this.machine.setCoverage(this.known);
+    return finding;
   }
 
   // --- What is new ------------------------------------------------------------------------------
 
-  private keep(program: Program): void {
-    const trimmed = this.trim(program);
-    this.corpus.push(trimmed);
-    if (this.corpus.length >= shared.CORPUS_MAX) this.minimise();
-    this.machine.setCorpus(this.corpus, this.corpus.length - 1);
+  private keep(program: Program): Program {
+    const trimmed = this.enter(program);
     this.machine.setDictionary(this.dictionary, this.corpus.length);
     const finding = this.judge(trimmed, true);
     if (finding) this.found(finding, trimmed);
     this.learn(trimmed);
+    return trimmed;
+  }
+
+  /** Takes what is needed of a program that is new into the corpus; returns that. */
+  private enter(program: Program): Program {
+    const trimmed = this.trim(program);
+    this.corpus.push(trimmed);
+    if (this.corpus.length >= shared.CORPUS_MAX) this.minimise();
+    // All of them needed: the machine goes on with the shorter half.
+    if (this.corpus.length >= shared.CORPUS_MAX) this.corpus.length = shared.CORPUS_MAX / 2;
+    this.machine.setCorpus(this.corpus, this.corpus.length - 1);
+    return trimmed;
   }
 
   /** The program without what it does not need for what is new in it. */
@@ -141,7 +167,11 @@ export class Session {
       for (let at = actionCount(best) - size; at >= 0; at--) {
         const candidate = without(best, at, size);
         machine.setCoverage(known);
-        if (typeof machine.run(candidate) !== 'number') continue;
+        const answer = machine.run(candidate);
+        if (typeof answer !== 'number') {
+          this.found(answer, candidate);
+          continue;
+        }
         const coverage = machine.coverage();
         if (fresh.some((classes, edge) => (coverage[edge] & classes) !== classes)) continue;
         best = candidate;
@@ -158,6 +188,7 @@ export class Session {
   private learn(program: Program): void {
     const { compare } = this;
     if (!compare) return;
+    compare.takeComparisons(); // of a bring-up, or of a run that trapped
     if (typeof compare.run(program) !== 'number') return;
     const pairs = compare.takeComparisons();
     let tried = 0;
@@ -170,9 +201,9 @@ export class Session {
         if (tried >= CANDIDATES_MAX) continue;
         for (const candidate of replacements(program, from, to)) {
           tried++;
-          if (this.machine.run(candidate) !== shared.RUN_NEW) continue;
-          this.corpus.push(this.trim(candidate));
-          this.machine.setCorpus(this.corpus, this.corpus.length - 1);
+          const answer = this.machine.run(candidate);
+          if (typeof answer !== 'number') this.found(answer, candidate);
+          else if (answer === shared.RUN_NEW) this.fresh.push(this.enter(candidate));
         }
       }
     }
@@ -182,7 +213,7 @@ export class Session {
     if (value < 16n || this.dictionary.includes(value)) return;
     const at = this.dictionary.length;
     if (at < shared.DICTIONARY_MAX) this.dictionary.push(value);
-    else this.dictionary[this.turn++ % at] = value;
+    else this.dictionary[this.replaced++ % at] = value;
   }
 
   // --- Judges -----------------------------------------------------------------------------------
@@ -275,7 +306,7 @@ function changesState(program: Program): boolean {
   return false;
 }
 
-/** The programs that have `to` (or a neighbour of it) in one field that holds `from`. */
+/** The programs that have `to` in one field that holds `from`. */
 function* replacements(program: Program, from: bigint, to: bigint): Generator<Program> {
   const view = new DataView(program.bytes.buffer, program.bytes.byteOffset);
   const fields = [

@@ -4,6 +4,11 @@ import { type WorkerOrder, work } from './worker.ts';
 
 const others: Program[] = [];
 
+// An interrupt at the terminal reaches every process of the search: the parent ends them, and a
+// parent that is gone ends them too.
+process.on('SIGINT', () => {});
+process.once('disconnect', () => process.exit());
+
 process.on('message', (message: { order?: WorkerOrder; programs?: Program[] }) => {
   if (message.programs) others.push(...message.programs);
   if (!message.order) return;

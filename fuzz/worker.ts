@@ -46,7 +46,7 @@ export async function work(
   });
   const end = process.uptime() * 1000 + order.timeMs;
   let told = 0;
-  let [toldPrograms, toldCrashes] = [0, 0];
+  let toldCrashes = 0;
   for (let done = false; !done; ) {
     session.step();
     const now = process.uptime() * 1000;
@@ -56,9 +56,9 @@ export async function work(
     await new Promise((resolve) => setImmediate(resolve)); // lets messages in
     for (const program of others.splice(0)) session.consider(program);
     const { progress, coverage } = session;
-    const programs = session.corpus.slice(toldPrograms);
+    const programs = session.takeFresh();
     const crashes = session.crashes.slice(toldCrashes);
     tell({ progress, coverage, programs, crashes, done });
-    [toldPrograms, toldCrashes] = [session.corpus.length, session.crashes.length];
+    toldCrashes = session.crashes.length;
   }
 }

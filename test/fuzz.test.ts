@@ -13,6 +13,7 @@ import { loadModules } from '../fuzz/load.ts';
 import * as shared from '../fuzz/machine/shared.ts';
 import { plotEdges } from '../fuzz/plot.ts';
 import { actionCount, parseProgram, printProgram, without } from '../fuzz/program.ts';
+import { search } from '../fuzz/search.ts';
 import { Session } from '../fuzz/session.ts';
 import { DEVICE_TARGETS, deviceTarget } from '../fuzz/targets.ts';
 import { judgesOf } from '../fuzz/worker.ts';
@@ -21,7 +22,7 @@ import { capture, planted } from './mutant-hunt.ts';
 import { MUTANTS } from './mutants.ts';
 
 const SEED = Number(process.env.SEED ?? 1 + (Date.now() % 1_000_000));
-const STEPS = 12; // of a search: 4,096 programs each
+const STEPS = 12; // of a search: 4,096 programs each, less where much is new
 const REGRESSIONS = join(REPOSITORY, 'fuzz/regressions');
 const HUNTED = MUTANTS.filter((_, index) => index % 10 === 0);
 const LIMIT_SECONDS = 60; // far more than a hunt takes
@@ -37,7 +38,7 @@ function corpusOf(name: string) {
 }
 
 for (const { name } of DEVICE_TARGETS) {
-  test(`${name}: the corpus breaks nothing, and a short search finds nothing (SEED=${SEED})`, () => {
+  test(`${name}: neither the corpus nor a short search breaks it (SEED=${SEED})`, () => {
     const session = sessionOf(name);
     assert.equal(session.crashes, [], 'of the corpus');
     const { edges, corpus } = session.progress;
@@ -45,7 +46,7 @@ for (const { name } of DEVICE_TARGETS) {
     for (let step = 0; step < STEPS; step++) session.step();
     const { executions, judged, edges: then } = session.progress;
     assert.equal(session.crashes, []);
-    assert.ok(executions > STEPS * 4000, `${executions} executions`);
+    assert.ok(executions > STEPS * 3000, `${executions} executions`);
     assert.ok(judged >= executions / 80, `${judged} judged`);
     assert.ok(then >= edges);
   });
@@ -87,8 +88,91 @@ test('what a run leaves behind unmarked is noticed', () => {
   const machine = new Machine(modules.fast, modules, deviceTarget('ring'));
   machine.run(parseProgram('variant 0\nnotify\n'));
   assert.is(machine.checkRewind(), null);
-  machine.memory[0x7000] = 1; // a byte of the cage that nothing ever uses
-  assert.is(machine.checkRewind()?.kind, 'reset');
+  // A byte of the cage that nothing ever uses, and one of the guest's.
+  for (const address of [0x7000, shared.RAM + 0xf000]) {
+    machine.memory[address] ^= 1;
+    assert.is(machine.checkRewind()?.kind, 'reset', `${address}`);
+    machine.memory[address] ^= 1;
+  }
+});
+
+test("an access that moves guest bytes outside of the core's own memory is a trap", () => {
+  for (const [name, address] of [
+    ['guestRead', 0x2ff0],
+    ['guestRead', 0x1fff8],
+    ['guestWrite', 0x1ff0],
+    ['guestWrite', 0x1fff8],
+  ] as const) {
+    const { exports } = new WebAssembly.Instance(modules.fast, {});
+    const call = (exported: string, ...numbers: (number | bigint)[]) =>
+      (exports[exported] as (...numbers: unknown[]) => number)(...numbers);
+    assert.throws(() => call(name, 0n, address, 16), WebAssembly.RuntimeError);
+    assert.is(call('violation'), shared.RULE_STATE_REGION, name);
+  }
+});
+
+test("the fuzz machine's places are apart, and every variant has its own", () => {
+  const blocks = (shared.RAM + shared.RAM_BYTES) >> shared.DIRTY_SHIFT;
+  const places = [
+    [0, 0x20000], // the core's own
+    [shared.EDGES, shared.EDGES_MAX],
+    [shared.VIRGIN, shared.EDGES_MAX],
+    [shared.DIRTY, blocks],
+    [shared.ALWAYS_DIRTY, blocks],
+    [shared.DICTIONARY, 8 * shared.DICTIONARY_MAX],
+    [shared.COMPARISONS, 16 * shared.COMPARISONS_MAX],
+    [shared.PROGRAM, shared.ENTRY_BYTES],
+    [shared.WALK, 16 * shared.WALK_MAX],
+    [shared.HEADS, 8 * 256 * 16],
+    [shared.FLIGHTS, 32 * 16],
+    [shared.RAM, shared.RAM_BYTES],
+    [shared.SNAPSHOTS, shared.VARIANTS_MAX * shared.SNAPSHOT_STRIDE],
+    [shared.TRACE, shared.TRACE_BYTES],
+    [shared.ACCESSES, shared.ACCESSES_BYTES],
+    // A corpus entry past the most that one program's comparisons may add.
+    [shared.CORPUS, (shared.CORPUS_MAX + 1) * shared.ENTRY_BYTES],
+    [shared.MEMORY_PAGES * 65536, 0],
+  ].sort(([one], [other]) => one - other);
+  for (let index = 1; index < places.length; index++) {
+    const [at, bytes] = places[index - 1];
+    assert.ok(at + bytes <= places[index][0], `${at.toString(16)} runs into the next`);
+  }
+  assert.is(shared.ENTRY_BYTES, shared.ENTRY_ACTIONS + shared.ACTIONS_MAX * shared.ACTION_BYTES);
+  assert.ok(shared.SNAPSHOT_STRIDE >= 0x20000 + shared.RAM_BYTES);
+  for (const { variants } of DEVICE_TARGETS) assert.ok(variants.length <= shared.VARIANTS_MAX);
+});
+
+test('a program that is only looked at is still new to the search', () => {
+  const session = sessionOf('ring', 5, []);
+  const program = parseProgram('variant 0\nnotify\n');
+  assert.is(session.examine(program), null);
+  assert.is(session.progress.edges, 0);
+  session.consider(program);
+  assert.ok(session.corpus.length > 0);
+  assert.ok(session.progress.edges > 0);
+});
+
+test('what a search found is told once, and neither its corpus nor what others found', () => {
+  const options = { seed: 5, corpus: corpusOf('ring').slice(0, 2), judges: [] };
+  const session = new Session({ ...modules, compare: null }, deviceTarget('ring'), options);
+  session.consider(parseProgram('variant 1\nrequest 0 0 0 10002000100\nnotify\n'));
+  assert.is(session.corpus.length, 3);
+  assert.equal(session.takeFresh(), []);
+  session.step();
+  const found = session.corpus.slice(3);
+  session.minimise(); // which takes some of them out, and may not hide them
+  assert.ok(found.length > 0);
+  assert.equal(session.takeFresh(), found);
+  assert.equal(session.takeFresh(), []);
+});
+
+test('of comparisons each pair of operands is told once', () => {
+  const machine = new Machine(modules.compare!, modules, deviceTarget('ring'));
+  machine.takeComparisons(); // of the bring-up
+  machine.run(parseProgram(`variant 0\n${'request 0 0 0 10002000100\nnotify\n'.repeat(8)}`));
+  const pairs = machine.takeComparisons().map((pair) => pair.join(' '));
+  assert.ok(pairs.length > 10 && pairs.length < shared.COMPARISONS_MAX, `${pairs.length}`);
+  assert.is(new Set(pairs).size, pairs.length);
 });
 
 // --- Programs as text ---------------------------------------------------------------------------
@@ -151,6 +235,13 @@ for (const mutant of HUNTED) {
   });
 }
 
+test('a worker that dies ends the search, and says so', async () => {
+  const options = { target: 'none', timeMs: 60_000, seed: 1, workers: 2, corpus: [] };
+  const { failed, crashes } = await search({ ...options, onProgress: () => {} });
+  assert.is(failed?.message, 'a worker of the search ended with status 1');
+  assert.equal(crashes, []);
+});
+
 // --- The command --------------------------------------------------------------------------------
 
 function fuzz(...args: string[]): { status: number | null; stdout: string; stderr: string } {
@@ -166,6 +257,8 @@ for (const [args, said] of [
   [['ring', '--time', '0'], /^fuzz: --time '0' is no whole number from 1 to /],
   [['ring', '--workers', 'x'], /^fuzz: --workers 'x' is no whole number from 1 to 64$/m],
   [['ring', '--replay', '/nowhere'], /^fuzz: --replay '\/nowhere' does not exist$/m],
+  [['ring', '--replay', '/'], /^fuzz: --replay '\/' is no file$/m],
+  [['elf', '--replay', '/'], /^fuzz: --replay '\/' is no file$/m],
   [['all', '--replay', 'x'], /^fuzz: --replay needs one target, not all$/m],
   [[], /^fuzz: missing required argument 'target'$/m],
 ] as const) {
@@ -182,10 +275,20 @@ test('a program of a file is run again, and a damaged file refused', () => {
   const path = join(scratch, 'program.txt');
   writePrograms(path, [parseProgram('variant 0\nrequest 0 0 0 10002000100\nnotify\n')]);
   assert.equal(fuzz('ring', '--replay', path).stdout, 'ring: nothing wrong\n');
-  writeFileSync(path, 'variant 0\nfly\n');
-  const { status, stderr } = fuzz('ring', '--replay', path);
-  assert.is(status, 2);
-  assert.is(stderr, `fuzz: corpus '${path}': no action: 'fly'\n`);
+  for (const [text, message] of [
+    ['variant 0\nfly\n', `corpus '${path}': no action: 'fly'`],
+    [
+      `variant 0\nfly\x1b${'.'.repeat(99)}\n`,
+      `corpus '${path}': no action: 'fly${'.'.repeat(60)}'`,
+    ],
+    ['variant 9\nnotify\n', `--replay '${path}': no variant 9: ring has 0 to 4`],
+    ['\n\n', `--replay '${path}' holds no program`],
+  ]) {
+    writeFileSync(path, text);
+    const { status, stderr } = fuzz('ring', '--replay', path);
+    assert.is(status, 2);
+    assert.is(stderr, `fuzz: ${message}\n`);
+  }
 });
 
 test('the picture of a search is a whole SVG with every line named', () => {

@@ -97,12 +97,13 @@ export function mutantsPage(rows: readonly Row[], command: string): string {
   });
   const fuzzed = rows.filter(({ by }) => by.startsWith('fuzzer')).length;
   const tested = rows.filter(({ by }) => by.startsWith('tests')).length;
+  const missed = rows.length - fuzzed - tested;
   return `# Planted bugs
 
 \`${command}\` plants each of ${rows.length} bugs in a copy of the core and looks for it: first the
 [fuzzer](fuzzing.md) on the target named, from the corpus of the repository and without the native
 engine, whose core has no bug; then the tests of the core. The fuzzer notices ${fuzzed}, the tests
-${tested} more, nobody ${rows.length - fuzzed - tested}. A rule is named where one was broken; \`reference\`: the
+${tested} more, nobody ${missed}. A rule is named where one was broken; \`reference\`: the
 reference device answers otherwise; \`trap\`: the cage trapped.
 
 Seconds are those until it was noticed, of the tests how long they ran. Generated: who changes

@@ -82,7 +82,8 @@ const SEARCH = `async ({ loadFuzzer }) => {
 }`;
 
 browserTest('the fuzzer finds in a page what it finds in Node', async () => {
-  const code = `(${SEARCH})(await import('faraday/testing')).then((x) => console.log(JSON.stringify(x)))`;
+  const print = '(found) => console.log(JSON.stringify(found))';
+  const code = `(${SEARCH})(await import('faraday/testing')).then(${print})`;
   const node = spawnSync(process.execPath, ['--input-type=module', '-e', code], {
     cwd: REPOSITORY,
     encoding: 'utf8',

@@ -437,6 +437,7 @@ test('the fuzzer searches from a corpus, and tells what is wrong with a program'
   assert.ok(second.edges >= first.edges, 'the corpus reaches what it came from');
   assert.is(second.examine(first.corpus[0]), null);
   assert.throws(() => second.examine('fly'), /a program begins with 'variant N'/);
+  assert.throws(() => second.examine('variant 9\n'), /no variant 9: block has 0 to 3/);
   assert.throws(
     () => modules.start('nothing'),
     (error: Error) => /no fuzz target 'nothing': it is one of transport, ring/.test(error.message),

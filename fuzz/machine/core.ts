@@ -8,7 +8,7 @@ import { forgetHeads } from "./heads";
 import { markDirty } from "./memory";
 import { accessBytes, isTracing, traceBytes, traceWords } from "./trace";
 import { violate } from "./violation";
-import { endCall, expectCompletion, expectNothing, expectQueue } from "./walker";
+import { endCall, expectCompletion, expectNothing, expectQueue, servedSize } from "./walker";
 
 @external("core", "read") declare function coreRead(offset: u32, width: u32): u32;
 @external("core", "write") declare function coreWrite(offset: u32, width: u32, value: u32): u32;
@@ -32,8 +32,11 @@ const EFFECT_MORE: u32 = 1 << 2;
 const EFFECT_CANCEL: u32 = 1 << 9;
 const KIND: usize = 0x8040;
 const STEPS_PER_CALL: u32 = 1000000;
-// A queue of 256 chains of 256 descriptors, each walked once; and twice over its ranges.
-const STEPS_MAX: u32 = 600000;
+// For each head of the queue at hand twice what the longest chain asks for: a walk over 256
+// descriptors, and twice over their ranges. Beside it what a reset asks for, over all heads of all
+// queues, and as often again.
+const STEPS_PER_HEAD: u32 = 2 * 3 * 256;
+const STEPS_BESIDE: u32 = 2 * 8 * 256;
 
 // Effects by device kind, assembly/abi.ts: KIND_* in order, from 0.
 function effectsOf(kind: u32): u32 {
@@ -63,7 +66,9 @@ let before: u32 = 0;
 
 function end(effects: u32): u32 {
   if (effects & ~effectsOf(load<u32>(KIND))) violate(RULE_EFFECTS, effects, load<u32>(KIND));
-  if (STEPS_PER_CALL - stepsLeft() > STEPS_MAX) violate(RULE_STEPS, stepsLeft(), 0);
+  const steps = STEPS_PER_CALL - stepsLeft();
+  const heads = servedSize();
+  if (steps > STEPS_BESIDE + heads * STEPS_PER_HEAD) violate(RULE_STEPS, steps, heads);
   endCall((effects & EFFECT_REQUEST) != 0 && load<u32>(KIND) > 15);
   if (effects & EFFECT_CANCEL) forgetHeads(load<u32>(OUTBOX_VALUE));
   if (isTracing()) traceReturn(effects);

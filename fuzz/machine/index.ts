@@ -1,7 +1,5 @@
 // The fuzz machine's exports. tools/build-fuzz.ts joins this module with the instrumented core.
-import {
-  ACTIONS_MAX, COMPARISONS, COMPARISONS_MAX, ENTRY_COUNT, ENTRY_VARIANT, PROGRAM,
-} from "./places";
+import { COMPARISONS, COMPARISONS_MAX, ENTRY_VARIANT, PROGRAM } from "./places";
 import { RUN_DONE, RUN_NEW, RUN_VIOLATION } from "./shared";
 import { perform } from "./actions";
 import { demandValidState } from "./core";
@@ -11,7 +9,6 @@ import { atSnapshot, loadSnapshot, restoreDirty, takeSnapshot } from "./memory";
 import { makeProgram, seed, setCounts, setTarget } from "./mutate";
 import { endTrace, startTrace } from "./trace";
 import { forgive, violated } from "./violation";
-
 
 export { outside, bulkFill, bulkCopy } from "./memory";
 export { guestRead, guestWrite, guestLoad16, guestStore16, guestFence } from "./walker";
@@ -87,21 +84,20 @@ export function rewind(): void {
   restoreDirty(variant);
 }
 
-/** Cuts the program to what a corpus entry may hold: it may have come from a file. */
-export function sanitise(): void {
-  if (load<u32>(PROGRAM, ENTRY_COUNT) > ACTIONS_MAX) {
-    store<u32>(PROGRAM, ACTIONS_MAX, ENTRY_COUNT);
-  }
-}
-
 let comparisons: u32 = 0;
 
-/** Both operands of a comparison; only the module that looks at them calls it. */
+/**
+ * Both operands of a comparison, where that pair was not seen yet; only the module that looks at
+ * them calls it.
+ */
 export function compare(left: u64, right: u64): void {
   if (left == right || comparisons == COMPARISONS_MAX) return;
-  const at = COMPARISONS + (<usize>comparisons << 4);
-  store<u64>(at, left);
-  store<u64>(at, right, 8);
+  const end = COMPARISONS + (<usize>comparisons << 4);
+  for (let at = COMPARISONS; at < end; at += 16) {
+    if (load<u64>(at) == left && load<u64>(at, 8) == right) return;
+  }
+  store<u64>(end, left);
+  store<u64>(end, right, 8);
   comparisons++;
 }
 

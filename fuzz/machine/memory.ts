@@ -28,15 +28,27 @@ export function outside(address: u32): void {
   unreachable();
 }
 
+/** Whether an access to guest memory may fill that range of the cage. */
+// @ts-ignore: decorator
+@inline export function mayFill(to: u32, length: u32): bool {
+  return to >= <u32>CORE_STORES_FROM && <u64>to + length <= CAGE_BYTES;
+}
+
+/** Whether one may take its bytes from that range of the cage. */
+// @ts-ignore: decorator
+@inline export function mayTake(from: u32, length: u32): bool {
+  return from >= <u32>CORE_LOADS_FROM && <u64>from + length <= CAGE_BYTES;
+}
+
 export function bulkFill(to: u32, value: u32, length: u32): void {
-  if (<u64>to + length > CAGE_BYTES || to < <u32>CORE_STORES_FROM) outside(to);
+  if (!mayFill(to, length)) outside(to);
   markDirty(to, length);
   memory.fill(to, <u8>value, length);
 }
 
 export function bulkCopy(to: u32, from: u32, length: u32): void {
-  if (<u64>to + length > CAGE_BYTES || to < <u32>CORE_STORES_FROM) outside(to);
-  if (<u64>from + length > CAGE_BYTES || from < <u32>CORE_LOADS_FROM) outside(from);
+  if (!mayFill(to, length)) outside(to);
+  if (!mayTake(from, length)) outside(from);
   markDirty(to, length);
   memory.copy(to, from, length);
 }
@@ -81,8 +93,11 @@ export function restoreDirty(variant: u32): void {
 /** Whether the memory is at the starting point: nothing was written that no mark told of. */
 export function atSnapshot(variant: u32): bool {
   const from = snapshotOf(variant);
-  for (let at: usize = CORE_STORES_FROM; at < CAGE_BYTES; at += 8) {
+  for (let at: usize = 0; at < CAGE_BYTES; at += 8) {
     if (load<u64>(at) != load<u64>(from + at)) return false;
+  }
+  for (let at: usize = 0; at < RAM_BYTES; at += 8) {
+    if (load<u64>(RAM + at) != load<u64>(from + CAGE_BYTES + at)) return false;
   }
   return true;
 }

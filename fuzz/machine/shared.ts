@@ -72,7 +72,6 @@ export const OP_RESET = 15;
 export const OP_FAIL = 16;
 export const OP_STATE = 17; // a width, b offset in the state region, d value; then a check
 export const OP_TABLE = 18; // a descriptor that names an indirect table: a index, b slot, c length
-export const OP_COUNT = 19;
 
 export const NOTIFY_BY_REGISTER = 1;
 export const NOTIFY_COMPLETE = 2; // the host carries every request out at once

@@ -11,7 +11,7 @@ import {
 } from "./shared";
 import { addressOf, checkRecord, lengthOf, setSegment } from "./chain";
 import { outstanding, setOutstanding } from "./heads";
-import { isRam, markDirty } from "./memory";
+import { isRam, markDirty, mayFill, mayTake, outside } from "./memory";
 import { traceAccess } from "./trace";
 import { violate } from "./violation";
 
@@ -89,6 +89,12 @@ let headerType: u32 = 0;
 /** A call that touches no guest memory is about to be made. */
 export function expectNothing(): void {
   stage = NO_QUEUE;
+  size = 0;
+}
+
+/** How many heads the queue has that the present call serves: 0 where it serves none. */
+export function servedSize(): u32 {
+  return size;
 }
 
 function lookAtQueue(index: u32): bool {
@@ -112,7 +118,8 @@ function lookAtQueue(index: u32): bool {
 /** The core is about to serve a queue. */
 export function expectQueue(index: u32): void {
   completing = false;
-  stage = lookAtQueue(index) ? BETWEEN : NO_QUEUE;
+  if (lookAtQueue(index)) stage = BETWEEN;
+  else expectNothing();
 }
 
 /** The core is about to hear that the host has carried a request out. */
@@ -120,12 +127,12 @@ export function expectCompletion(tag: u32, result: u32, bytes: u32): void {
   const index = (tag >> 16) & 0xf;
   const which = tag & 0xffff;
   if (!lookAtQueue(index) || which >= size) {
-    stage = NO_QUEUE;
+    expectNothing();
     return;
   }
   const entry = IN_FLIGHT + (<usize>index << 12) + (<usize>which << 4);
   if (load<u8>(entry, 14) == 0 || load<u16>(entry, 12) != tag >> 20) {
-    stage = NO_QUEUE;
+    expectNothing();
     return;
   }
   completing = true;
@@ -243,7 +250,8 @@ export function guestFence(): void {
 }
 
 export function guestRead(address: u64, to: u32, length: u32): u32 {
-  const allowed = isRam(address, length) && <u64>to + length <= 0x20000;
+  if (!mayFill(to, length)) outside(to);
+  const allowed = isRam(address, length);
   const at: usize = RAM + (allowed ? <usize>address : 0);
   if (allowed) {
     memory.copy(to, at, length);
@@ -318,7 +326,8 @@ function readHeader(address: u64, length: u32, at: usize, allowed: bool): void {
 }
 
 export function guestWrite(address: u64, from: u32, length: u32): u32 {
-  const allowed = isRam(address, length) && <u64>from + length <= 0x20000;
+  if (!mayTake(from, length)) outside(from);
+  const allowed = isRam(address, length);
   const at: usize = RAM + (allowed ? <usize>address : 0);
   if (allowed) {
     memory.copy(at, from, length);

@@ -9,7 +9,7 @@ import { run } from '../../tools/command.ts';
 const OTHERS = ['conformance', 'core', 'hostile-rings', 'reference'];
 
 /** Tests of the core that say nothing about another one, with the reason. */
-export const EXCLUDED: Record<string, string> = {
+const EXCLUDED: Record<string, string> = {
   abi: "is about the build: the core's bytes, imports and text form",
   'build-core': 'is about the build, and compiles cores of its own',
   'debug-build': 'runs a core of its own, compiled for debugging',
