@@ -11,12 +11,24 @@ const TAIL_CHARACTERS = 300; // of a line too long: the fix stands at its end
 
 export type Log = (level: LogLevel, message: string) => void;
 
+const UNSAFE = /[\p{Cc}\u2028-\u202e\u2066-\u2069]/gu;
+
+/**
+ * JSON for a terminal: what JSON.stringify() leaves as it is and a terminal may obey is escaped in
+ * its strings, which mean the same. Line feeds between values stay.
+ */
+export function plainJson(json: string): string {
+  return json.replace(UNSAFE, (character) =>
+    character === '\n' ? character : `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
+}
+
 /**
  * A message as one line for a terminal. What it quotes comes from outside: control characters, and
  * those that turn the direction of text, are spelled out; the middle of a very long line is not.
  */
 export function oneLine(message: string): string {
-  const plain = message.replace(/[\p{Cc}\u2028-\u202e\u2066-\u2069]/gu, (character) => {
+  const plain = message.replace(UNSAFE, (character) => {
     const code = character.codePointAt(0)!.toString(16);
     return code.length > 2 ? `\\u${code}` : `\\x${code.padStart(2, '0')}`;
   });

@@ -9,6 +9,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { KIND_VIRTIO_RNG } from '../assembly/abi.ts';
 import { encodeRngConfig } from '../host/device-config.ts';
+import { ticks } from '../host/page/draw.ts';
 import { browserTest, type Page, type WindowOptions, withPage } from './browser.ts';
 import { RecordedMachine, recordBoot } from './recordings.ts';
 
@@ -174,13 +175,17 @@ browserTest('keys zoom and move the timeline, and choose a request', () =>
 );
 
 for (const [name, options] of Object.entries({
-  'a narrow window': { width: 500, height: 800 },
+  'a narrow window': { width: 375, height: 800 },
   'a dark one': { width: 1280, height: 900, dark: true },
 })) {
   browserTest(`${name} is not scrolled sideways, and text stands out from what is behind it`, () =>
     withTrace(
       at('boot.html'),
       async (page) => {
+        // A window itself is never as narrow as a telephone.
+        const metrics = { ...options, deviceScaleFactor: 1, mobile: false };
+        await page.send('Emulation.setDeviceMetricsOverride', metrics);
+        assert.is(await page.evaluate('innerWidth'), options.width);
         assert.ok(await page.evaluate('document.documentElement.scrollWidth <= innerWidth'));
         const [front, back] = await page.evaluate<number[]>(`['color', 'backgroundColor'].map(
           (which) => getComputedStyle(document.body)[which].match(/\\d+/g).slice(0, 3)
@@ -202,6 +207,27 @@ browserTest('a recording that was cut is shown as far as it goes, and said to be
     assert.match(await text(page, '#note'), /^recording '.*cut\.rec' ends early/);
     assert.match(await text(page, '#facts'), /events[\d,]{5,}requests1,/);
   });
+});
+
+browserTest('a recording with a damaged event in a whole block is shown up to there', () => {
+  const machine = new RecordedMachine(at('damaged.rec'));
+  const rng = machine.add('rng', KIND_VIRTIO_RNG, encodeRngConfig())();
+  for (let count = 0; count < 3; count++) rng.read(0, 4);
+  machine.recorder.begin(0x77, 0); // no known call
+  machine.recorder.finish();
+  makePage(at('damaged.rec'), at('damaged.html'));
+  return withTrace(at('damaged.html'), async (page) => {
+    assert.match(await text(page, '#note'), /is damaged: no known call in event 4$/);
+    assert.is((await texts(page, '#event-rows tr')).length, 3);
+  });
+});
+
+test('the marks of an axis are few and round, also of times past what numbers tell apart', () => {
+  assert.equal(ticks(0, 100, 5), [0, 20, 40, 60, 80, 100]);
+  assert.equal(ticks(3, 9, 3), [4, 6, 8]);
+  assert.equal(ticks(7, 7, 3), [7]);
+  const end = 2 ** 56;
+  assert.ok(ticks(end - 20, end, 10).length <= 11);
 });
 
 browserTest('names of a hostile recording are text, not markup', () => {

@@ -177,6 +177,18 @@ test('filters keep what they name: device, kind, time', () => {
   assert.ok(tracedJson('--kind', 'irq').length >= 20);
 });
 
+test('a time is met to the microsecond, whatever binary fractions make of it', () => {
+  const path = at('exact.rec');
+  const machine = new RecordedMachine(path);
+  const rng = machine.add('rng', KIND_VIRTIO_RNG, encodeRngConfig())();
+  machine.pass(1.005);
+  rng.read(0, 4);
+  machine.recorder.finish();
+  const { status, stdout } = faraday('trace', path, '--from', '1.005', '--to', '1.005');
+  assert.is(status, EXIT_OK);
+  assert.match(stdout, /^ +1 +1\.005 .*\n$/);
+});
+
 test('JSON has every name that docs/replay.md documents, and no other', () => {
   const page = readFileSync(new URL('../docs/replay.md', import.meta.url), 'utf8');
   const events = tracedJson('--accesses', '--kind', 'request');
@@ -240,6 +252,19 @@ test('a recording that was cut is listed as far as it goes, then said to be cut'
   assert.is(faraday('replay', path, '--until', String(last), '--state').status, EXIT_OK);
 });
 
+test('what stands before a damaged place is listed, however little it is', () => {
+  const path = at('short.rec');
+  const machine = new RecordedMachine(path);
+  const rng = machine.add('rng', KIND_VIRTIO_RNG, encodeRngConfig())();
+  for (let count = 0; count < 3; count++) rng.read(0, 4);
+  machine.recorder.begin(0x77, 0); // no known call
+  machine.recorder.finish();
+  const { status, stdout, stderr } = faraday('trace', path);
+  assert.is(status, EXIT_USAGE);
+  assert.match(stdout, /^( +\d .*MagicValue.*\n){3}$/);
+  assert.match(stderr, /^faraday: recording '.*short.rec' is damaged: no known call in event 4\n$/);
+});
+
 /** What a reader makes of the list of a long recording. */
 function readBy(reader: string): string {
   const command = `set -o pipefail; "${process.execPath}" "${FARADAY}" trace long.rec | ${reader}`;
@@ -296,10 +321,13 @@ test('hostile events make lines, whatever their numbers are', () => {
   }
 });
 
+const STEERING = /(?!\n)\p{Cc}|\u202e/u;
+
 test('what a file calls a device cannot steer the terminal', () => {
   const path = at('name.rec');
   const machine = new RecordedMachine(path);
-  machine.add('a\u001b[2Jb', KIND_VIRTIO_RNG, encodeRngConfig())().read(0, 4);
+  const name = 'a\u001b[2J\u009bb\u202e';
+  machine.add(name, KIND_VIRTIO_RNG, encodeRngConfig())().read(0, 4);
   machine.recorder.finish();
   for (const args of [
     ['trace', path],
@@ -307,8 +335,18 @@ test('what a file calls a device cannot steer the terminal', () => {
   ]) {
     const { status, stdout } = faraday(...args);
     assert.is(status, EXIT_OK);
-    assert.match(stdout, 'a\\x1b[2Jb');
-    assert.not.match(stdout, '\u001b');
+    assert.match(stdout, 'a\\x1b[2J\\x9bb\\u202e');
+    assert.not.match(stdout, STEERING);
+  }
+  for (const args of [
+    ['trace', path, '--json'],
+    ['replay', path, '--state', '--json'],
+  ]) {
+    const { status, stdout } = faraday(...args);
+    assert.is(status, EXIT_OK);
+    assert.not.match(stdout, STEERING);
+    const [{ device }] = [JSON.parse(stdout)].flat() as { device: string }[];
+    assert.is(device, name);
   }
 });
 

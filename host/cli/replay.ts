@@ -1,7 +1,7 @@
 // `faraday replay`: does again what a run recorded, on fresh cages, and compares.
 import { Command } from 'commander';
 import { FaradayError } from '../errors.ts';
-import { oneLine, printOutput } from '../log.ts';
+import { oneLine, plainJson, printOutput } from '../log.ts';
 import type { ReplayEngine } from '../replay/engines.ts';
 import type { ReplayResult } from '../replay/replay.ts';
 import { collect } from './repeatable.ts';
@@ -36,17 +36,24 @@ function checkFlags({ state, device, json }: Flags): void {
   if (json) throw usage('--json is for --state; add it, or leave --json out');
 }
 
-async function printStates({ states }: ReplayResult, { device, json }: Flags): Promise<void> {
-  const names = states.map(({ name }) => name);
+/** The same for devices that the recording does not have. */
+async function checkDevices(file: string, { device }: Flags): Promise<void> {
+  const { Recording } = await import('../replay/recording.ts');
+  const recording = new Recording(file);
+  recording.close();
+  const names = recording.machine.devices.map(({ name }) => name);
   for (const wanted of device) {
     if (names.includes(wanted)) continue;
     throw usage(`--device '${wanted}' is unknown; known are ${names.join(', ')}`);
   }
+}
+
+async function printStates({ states }: ReplayResult, { device, json }: Flags): Promise<void> {
   const { stateObject, stateText } = await import('../replay/state-text.ts');
   const shown = states.filter(({ name }) => device.length === 0 || device.includes(name));
   if (json) {
     const objects = shown.map(({ name, state }) => stateObject(name, state));
-    printOutput(`${JSON.stringify(objects, null, 2)}\n`);
+    printOutput(`${plainJson(JSON.stringify(objects, null, 2))}\n`);
   } else {
     printOutput(shown.map(({ name, state }) => stateText(oneLine(name), state)).join(''));
   }
@@ -64,6 +71,7 @@ export const replayCommand = new Command('replay')
   .action(async (file: string, flags: Flags) => {
     const { engine = 'v8', until, state } = flags;
     checkFlags(flags);
+    await checkDevices(file, flags);
     const { replay } = await import('../replay/replay.ts');
     const result = replay(file, engine, until);
     if (state) return printStates(result, flags);

@@ -1,12 +1,13 @@
 // `faraday trace`: what a recording holds, event by event, or as a page for a browser.
 import { Command } from 'commander';
 import { FaradayError } from '../errors.ts';
-import { oneLine, printOutput } from '../log.ts';
+import { oneLine, plainJson, printOutput } from '../log.ts';
 import type { Filter } from '../replay/list.ts';
 import type { Recording } from '../replay/recording.ts';
 import { collect } from './repeatable.ts';
 
 const CHUNK_CHARACTERS = 0x10000;
+const NAME_COLUMNS_MAX = 32; // a longer name is not cut, but the others keep their places
 
 interface Flags {
   device: string[];
@@ -22,7 +23,10 @@ const usage = (message: string): FaradayError => new FaradayError('bad-usage', m
 
 function toMicroseconds(flag: string, text: string | undefined, otherwise: number): number {
   if (text === undefined) return otherwise;
-  if (/^\d+(\.\d+)?$/.test(text)) return Number(text) * 1000;
+  if (/^\d+(\.\d+)?$/.test(text)) {
+    // 1.005 * 1000 is less than 1005: an event at that time would be left out.
+    return Math.round(Number(text) * 1e6) / 1000;
+  }
   throw usage(`${flag} '${text}' is no time; give milliseconds, such as 12 or 12.345`);
 }
 
@@ -65,26 +69,30 @@ async function list(recording: Recording, flags: Flags): Promise<void> {
   const { accessLine, eventJson, eventLine, KINDS, passes } = await import('../replay/list.ts');
   const filter = filterOf(flags, recording, KINDS);
   const tracer = new Tracer(recording.machine.devices);
-  const columns = Math.max(...recording.machine.devices.map(({ name }) => name.length), 0);
+  const lengths = recording.machine.devices.map(({ name }) => name.length);
+  const columns = Math.min(Math.max(...lengths, 0), NAME_COLUMNS_MAX);
   let chunk = '';
-  for (const event of recording.events()) {
-    const traced = tracer.take(event);
-    if (traced.timeUs > filter.toUs) break; // times never go back
-    if (!passes(traced, filter)) continue;
-    const names = flags.accesses ? tracer.accessNames(event) : null;
-    if (flags.json) chunk += `${eventJson(traced, names)}\n`;
-    else {
-      chunk += `${oneLine(eventLine(traced, columns))}\n`;
-      for (const [index, name] of (names ?? []).entries()) {
-        chunk += `${accessLine(event.parsed[index], name)}\n`;
+  try {
+    for (const event of recording.events()) {
+      const traced = tracer.take(event);
+      if (traced.timeUs > filter.toUs) break; // times never go back
+      if (!passes(traced, filter)) continue;
+      const names = flags.accesses ? tracer.accessNames(event) : null;
+      if (flags.json) chunk += `${plainJson(eventJson(traced, names))}\n`;
+      else {
+        chunk += `${oneLine(eventLine(traced, columns))}\n`;
+        for (const [index, name] of (names ?? []).entries()) {
+          chunk += `${accessLine(event.parsed[index], name)}\n`;
+        }
       }
+      if (chunk.length < CHUNK_CHARACTERS) continue;
+      printOutput(chunk);
+      chunk = '';
+      if (!(await printed())) return;
     }
-    if (chunk.length < CHUNK_CHARACTERS) continue;
-    printOutput(chunk);
-    chunk = '';
-    if (!(await printed())) return;
+  } finally {
+    printOutput(chunk); // also what stands before a place that is damaged
   }
-  printOutput(chunk);
 }
 
 async function makePage(recording: Recording, flags: Flags, path: string): Promise<void> {

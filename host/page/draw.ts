@@ -38,7 +38,9 @@ export function ticks(from: number, to: number, count: number): number[] {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((each) => each >= rough) ?? rough;
   const found: number[] = [];
-  for (let value = Math.ceil(from / step) * step; value <= to; value += step) found.push(value);
+  let value = Math.ceil(from / step) * step;
+  // Past 2^53 a step may lead nowhere.
+  for (let left = count + 1; left > 0 && value <= to; left--, value += step) found.push(value);
   return found;
 }
 

@@ -7,6 +7,8 @@ import type { View } from './view.ts';
 const NEAR_PX = 14;
 const LABELS_PX = 58; // left of the points
 const BOTTOM_PX = 18;
+const BAR_MIN_PX = 2; // of one among thousands, to be seen
+const LABEL_GAP_PX = 8;
 
 /** The bucket of a latency: below 2^bucket microseconds and not below half of that. */
 const bucketOf = (us: number): number => (us < 1 ? 0 : Math.floor(Math.log2(us)) + 1);
@@ -61,20 +63,22 @@ export class Latency {
     const step = width / counts.length;
     const barWidth = Math.min(step - 4, 56);
     context.textAlign = 'center';
+    let free = 0; // from here on no label is
     counts.forEach((count, index) => {
       const x = (index + 0.5) * step;
-      const length = (count / most) * (height - BOTTOM_PX - 18);
+      const share = (count / most) * (height - BOTTOM_PX - 18);
+      const length = count > 0 ? Math.max(share, BAR_MIN_PX) : 0;
       context.fillStyle = color('accent');
       context.fillRect(x - barWidth / 2, height - BOTTOM_PX - length, barWidth, length);
       context.fillStyle = color('muted');
       if (count > 0) context.fillText(formatCount(count), x, height - BOTTOM_PX - length - 4);
       const label = `< ${formatSpan(2 ** (first + index))}`;
-      // Labels that would touch are left out, every other one or more.
+      // Labels that would touch are left out.
       const half = context.measureText(label).width / 2;
       const middle = Math.min(Math.max(x, half), width - half);
-      if (index % Math.ceil((2 * half + 8) / step) === 0) {
-        context.fillText(label, middle, height - 4);
-      }
+      if (middle - half < free) return;
+      context.fillText(label, middle, height - 4);
+      free = middle + half + LABEL_GAP_PX;
     });
   }
 

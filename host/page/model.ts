@@ -8,6 +8,7 @@ import {
   CALL_READ,
   CALL_WRITE,
   Decoder,
+  Malformed,
   PREAMBLE_BYTES,
   TRAPPED,
 } from '../replay/format.ts';
@@ -93,7 +94,12 @@ export class Model {
     };
     this.machine = parseMachine(next()[0]);
     const tracer = new Tracer(this.machine.devices);
-    while (at < bytes.length && this.takeBlock(tracer, ...next()));
+    try {
+      while (at < bytes.length && this.takeBlock(tracer, ...next()));
+    } catch (error) {
+      // Its events end here; the note of whoever wrote the page says so.
+      if (!(error instanceof Malformed)) throw error;
+    }
   }
 
   /** Microseconds of an event since the recording began. */

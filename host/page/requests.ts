@@ -1,6 +1,5 @@
 // The table of requests in the span that is shown, and the life of the selected one: from the
 // doorbell to the interrupt.
-import { isVirtio } from '../replay/names.ts';
 import { accessText, requestText } from '../replay/words.ts';
 import {
   byId,
@@ -206,9 +205,4 @@ export function accessList(event: DecodedEvent): HTMLUListElement | null {
     list.append(make('li', '', accessText(access, event.names[index])));
   });
   return list;
-}
-
-/** Whether a recording has any device whose requests could be shown. */
-export function hasRequests(model: Model): boolean {
-  return model.machine.devices.some(({ kind }) => isVirtio(kind));
 }

@@ -1,6 +1,6 @@
 // What the blocks of a recording hold (docs/replay.md), taken apart. It runs anywhere, browsers
 // included; host/replay/recording.ts reads the file.
-import { EFFECT_REQUEST } from '../../assembly/abi.ts';
+import { EFFECT_REQUEST, REQUEST_BYTES_MAX } from '../../assembly/abi.ts';
 import { type Access, parseAccesses } from './accesses.ts';
 import {
   CALL_ARGUMENTS,
@@ -85,6 +85,7 @@ export function parseEvent(
   const value = effects === TRAPPED ? 0 : block.varint();
   const hasRecord = effects !== TRAPPED && effects & EFFECT_REQUEST;
   const record = hasRecord ? block.bytes() : NOTHING;
+  if (record.length > REQUEST_BYTES_MAX) throw new Malformed('a request record that is too long');
   const accesses = block.bytes();
   return { ...base, effects, value, record, accesses, parsed: parseAccesses(accesses) };
 }
