@@ -69,11 +69,20 @@ async function allAsleep(pid: number): Promise<void> {
   while ([...threads(pid).values()].some(({ state }) => state !== 'S')) await sleep(2);
 }
 
+/** What the console sent before it fell asleep may still be on its way to this process. */
+async function allRead(cell: RunningCell): Promise<void> {
+  let bytes = -1;
+  while (cell.output.length !== bytes) {
+    bytes = cell.output.length;
+    await sleep(10);
+  }
+}
+
 /** Nothing moves: no vCPU is given a processor, nothing more comes out. */
 async function assertStill(cell: RunningCell): Promise<void> {
   const pid = cell.child.pid!;
   await within(allAsleep(pid), 'threads of a paused guest'); // the console empties its ring first
-  await sleep(5);
+  await within(allRead(cell), 'what a paused guest had said');
   const before = vcpuThreads(pid);
   const bytes = cell.output.length;
   assert.is(before.length, LETTERS.length);
