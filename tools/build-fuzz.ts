@@ -5,17 +5,13 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import binaryen from 'assemblyscript/binaryen';
+import { CAGE_MEMORY_BYTES, INBOX, OUTBOX } from '../assembly/abi.ts';
 import { DIRTY, DIRTY_SHIFT, EDGES, EDGES_MAX, MEMORY_PAGES } from '../fuzz/machine/shared.ts';
 import { FaradayError } from '../host/errors.ts';
 import { REPOSITORY } from './cache.ts';
 import { run } from './command.ts';
 import { type Edge, instrument, memoryOf } from './instrument.ts';
 import { type Node, operator, parseWat, printWat } from './wat.ts';
-
-// What the core may touch of its own memory (assembly/layout.ts).
-const INBOX = 0x2000;
-const OUTBOX = 0x3000;
-const CAGE_END = 0x20000;
 
 const MACHINE = '$machine/'; // before the names of the machine's own functions, globals and types
 
@@ -142,7 +138,7 @@ export async function buildFuzzModule(coreWat: string, comparisons = false): Pro
     edgesAt: EDGES,
     memory: {
       ...{ dirtyAt: DIRTY, blockShift: DIRTY_SHIFT },
-      ...{ loadFrom: INBOX, storeFrom: OUTBOX, end: CAGE_END },
+      ...{ loadFrom: INBOX, storeFrom: OUTBOX, end: CAGE_MEMORY_BYTES },
     },
     comparisons,
   });

@@ -1,6 +1,14 @@
 // Runs a program: a list of things that a guest's driver and the host do (shared.ts, OP_*).
 // Virtio 1.2 §2.7 (rings), §3.1.1 (bring-up), §4.2 (registers), §5.2.6 (block requests).
 import {
+  EFFECT_REQUEST, INBOX, KIND_VIRTIO_BLK, RANGE_LENGTH, REQUEST, REQUEST_KIND,
+  REQUEST_KIND_BLK_OUT, REQUEST_RANGES, REQUEST_RANGE_COUNT, REQUEST_TAG, STATE, STATE_BYTES,
+  STATE_KIND, TAG_GENERATION_SHIFT,
+} from "../../assembly/abi";
+import {
+  VIRTQ_DESC_F_INDIRECT, VIRTQ_DESC_F_NEXT, VIRTQ_DESC_F_WRITE,
+} from "../../assembly/virtq";
+import {
   ACTIONS_MAX, ACTION_A, ACTION_B, ACTION_BYTES, ACTION_C, ACTION_D, ENTRY_ACTIONS, ENTRY_COUNT,
   FLIGHTS, PROGRAM,
 } from "./places";
@@ -15,39 +23,25 @@ import {
   callCheck, callComplete, callFail, callInput, callNext, callNotify, callRead, callReset,
   callWrite, wantsMore,
 } from "./core";
-import { isRam, markDirty, ramLoad16, ramStore } from "./memory";
+import { isRam, ramLoad16, ramStore, storeBytes } from "./memory";
 import { traceBytes } from "./trace";
 import { violated } from "./violation";
 
-// assembly/abi.ts and virtio-mmio.ts
-const INBOX: usize = 0x2000;
-const REQUEST: usize = 0x3010;
-const STATE: usize = 0x8000;
-const STATE_BYTES: u32 = 0x18000;
-const KIND_OFFSET: u32 = 0x40;
-const KIND: usize = 0x8040;
-const EFFECT_REQUEST: u32 = 1 << 1;
+const KIND_OFFSET: u32 = STATE_KIND - STATE;
+
+// assembly/virtio-mmio.ts
 const QUEUE_NOTIFY: u32 = 0x50;
 const STATUS: u32 = 0x70;
-
-const DESC_NEXT: u32 = 1;
-const DESC_WRITE: u32 = 2;
-const DESC_INDIRECT: u32 = 4;
 
 const IN_FLIGHT_MAX: u32 = 32;
 const DRAIN_MAX: u32 = 80; // calls of next() after one doorbell
 const HOST_BYTES_MAX: u32 = 16; // what the host is made to write of a request's payload
 
-// The requests that the host has: tag, and the first range (address, length), 16 bytes each.
-// They stand at FLIGHTS.
+// Requests that the host has, from FLIGHTS: first range's address u64, tag u32, its length u32.
 let flights: u32 = 0;
 let unchecked: bool = false; // the state was changed, and nobody has looked at it
 let refused: bool = false; // a state that does not load: the device must not run
 let queueSize: u32 = 16; // what the driver made its rings for
-
-export function setQueueSize(size: u32): void {
-  queueSize = size;
-}
 
 /** Runs the actions of the present program, up to the first broken rule. */
 export function perform(size: u32): void {
@@ -84,7 +78,7 @@ function act(at: usize): void {
     case OP_HEADER: header(b, c, d); return;
     case OP_REQUEST: request(a & 0x7f, a >> 7, b, c, d); return;
     case OP_POKE: ramStore(b, widthOf(a), d); return;
-    case OP_TABLE: descriptor(descriptorAt(a), tableAt(b), c, DESC_INDIRECT, 0); return;
+    case OP_TABLE: descriptor(descriptorAt(a), tableAt(b), c, VIRTQ_DESC_F_INDIRECT, 0); return;
     case OP_STATE: pokeState(widthOf(a), <u32>b | (c & 1) << 16, d); return;
   }
   if (ready()) call(op, a, b, c, d, at);
@@ -177,28 +171,31 @@ function request(type: u32, queue: u32, first: u32, sector: u32, shape: u64): vo
   const status = (how & SHAPE_NO_STATUS) == 0;
   const more = segments != 0 || status;
   if (how & SHAPE_SPLIT_HEADER) {
-    descriptor(table + (at << 4), to, 6, DESC_NEXT, (at + 1) & mask);
+    descriptor(table + (at << 4), to, 6, VIRTQ_DESC_F_NEXT, (at + 1) & mask);
     at = (at + 1) & mask;
-    descriptor(table + (at << 4), to + 6, 10, more ? DESC_NEXT : 0, (at + 1) & mask);
+    descriptor(table + (at << 4), to + 6, 10, more ? VIRTQ_DESC_F_NEXT : 0, (at + 1) & mask);
   } else {
-    descriptor(table + (at << 4), to, 16, more ? DESC_NEXT : 0, (at + 1) & mask);
+    descriptor(table + (at << 4), to, 16, more ? VIRTQ_DESC_F_NEXT : 0, (at + 1) & mask);
   }
   if (type == 11 || type == 13) {
     ramStore(buffer, 8, sector);
     ramStore(buffer + 8, 8, (shape >> 40) & 0xff | ((shape >> 48) & 0xff) << 32);
   }
-  const writes: u32 = (type == 0 || type == 8) != ((how & SHAPE_WRONG_WAY) != 0) ? DESC_WRITE : 0;
+  const reads = type == 0 || type == 8;
+  const writes: u32 = reads != ((how & SHAPE_WRONG_WAY) != 0) ? VIRTQ_DESC_F_WRITE : 0;
   for (let index: u32 = 0; index < segments; index++) {
     at = (at + 1) & mask;
-    const flags = writes | (status || index + 1 < segments ? DESC_NEXT : 0);
+    const flags = writes | (status || index + 1 < segments ? VIRTQ_DESC_F_NEXT : 0);
     descriptor(table + (at << 4), buffer + index * length, length, flags, (at + 1) & mask);
   }
   if (status) {
     at = (at + 1) & mask;
     const bytes = how & SHAPE_EMPTY_STATUS ? 0 : 1;
-    descriptor(table + (at << 4), STATUSES + slot, bytes, DESC_WRITE, 0);
+    descriptor(table + (at << 4), STATUSES + slot, bytes, VIRTQ_DESC_F_WRITE, 0);
   }
-  if (how & SHAPE_INDIRECT) descriptor(own + (head << 4), table, (at + 1) << 4, DESC_INDIRECT, 0);
+  if (how & SHAPE_INDIRECT) {
+    descriptor(own + (head << 4), table, (at + 1) << 4, VIRTQ_DESC_F_INDIRECT, 0);
+  }
   offer(queue, head);
 }
 
@@ -216,13 +213,14 @@ function notify(queue: u32, how: u32): void {
 
 /** Takes the request that a call handed out, if it did; `now`: and carries it out. */
 function take(effects: u32, now: bool): void {
-  if ((effects & EFFECT_REQUEST) == 0 || load<u32>(KIND) < 16) return;
+  if ((effects & EFFECT_REQUEST) == 0 || load<u32>(STATE_KIND) < <u32>KIND_VIRTIO_BLK) return;
   if (flights == IN_FLIGHT_MAX) flights--;
   const flight = FLIGHTS + (<usize>flights << 4);
-  const ranges = load<u32>(REQUEST, 24) != 0;
-  store<u64>(flight, ranges ? load<u64>(REQUEST, 32) : 0);
-  store<u32>(flight, load<u32>(REQUEST, 4), 8);
-  store<u32>(flight, ranges && load<u32>(REQUEST) != 2 ? load<u32>(REQUEST, 40) : 0, 12);
+  const ranges = load<u32>(REQUEST, REQUEST_RANGE_COUNT) != 0;
+  const fills = ranges && load<u32>(REQUEST, REQUEST_KIND) != <u32>REQUEST_KIND_BLK_OUT;
+  store<u64>(flight, ranges ? load<u64>(REQUEST, REQUEST_RANGES) : 0);
+  store<u32>(flight, load<u32>(REQUEST, REQUEST_TAG), 8);
+  store<u32>(flight, fills ? load<u32>(REQUEST, REQUEST_RANGES + RANGE_LENGTH) : 0, 12);
   flights++;
   if (now) complete(flights - 1, 0, 0, 0xffffffff);
 }
@@ -238,7 +236,7 @@ function complete(which: u32, result: u32, tag: u32, bytes: u32): void {
   const known = load<u32>(flight, 8);
   if (which >= 0x80) {
     // A tag of an earlier or a later request of the same head: this one stays in flight.
-    callComplete(known ^ (1 << 20), result, bytes);
+    callComplete(known ^ (1 << TAG_GENERATION_SHIFT), result, bytes);
     return;
   }
   const length = min<u32>(min<u32>(load<u32>(flight, 12), bytes), HOST_BYTES_MAX);
@@ -265,16 +263,10 @@ function input(length: u32, from: usize): void {
 
 function pokeState(width: u32, offset: u32, value: u64): void {
   // Which device it is is not the state's to say: a host refuses that before the core is asked.
-  if (offset + width > STATE_BYTES) return;
+  if (offset + width > <u32>STATE_BYTES) return;
   if (offset + width > KIND_OFFSET && offset < KIND_OFFSET + 4) return;
-  const at: usize = STATE + offset;
-  switch (width) {
-    case 1: store<u8>(at, <u8>value); break;
-    case 2: store<u16>(at, <u16>value); break;
-    case 4: store<u32>(at, <u32>value); break;
-    default: store<u64>(at, value);
-  }
-  markDirty(at, width);
+  const at: usize = <usize>STATE + offset;
+  storeBytes(at, width, value);
   traceBytes(TRACE_STATE, offset, at, width);
   unchecked = true;
 }
@@ -286,7 +278,7 @@ function set(register: u32, value: u32): void {
 }
 
 /** From reset to DRIVER_OK, as a driver does it. `features`: bits 0 and 1 are 28 and 29. */
-export function bringUp(sizeLog: u32, queueCount: u32, features: u32): void {
+function bringUp(sizeLog: u32, queueCount: u32, features: u32): void {
   queueSize = 1 << (sizeLog & 7);
   set(STATUS, 0);
   set(STATUS, 1);

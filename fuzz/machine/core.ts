@@ -1,6 +1,14 @@
 // Calls into the instrumented core: each is traced, watched and bounded. No specification; the
 // exports are those of assembly/index.ts.
 import {
+  EFFECT_CANCEL, EFFECT_INCIDENT, EFFECT_INPUT_SPACE, EFFECT_IRQ, EFFECT_MARKER, EFFECT_MORE,
+  EFFECT_OUTPUT, EFFECT_PANIC, EFFECT_POWER_OFF, EFFECT_REBOOT, EFFECT_REQUEST, INBOX,
+  KIND_ACPI_PM, KIND_BOOT_TIMER, KIND_I8042, KIND_PVPANIC, KIND_SERIAL, KIND_VIRTIO_BLK,
+  KIND_VIRTIO_RNG, OUTBOX_VALUE, RANGE_STRIDE, REQUEST, REQUEST_BYTES_MAX, REQUEST_KIND,
+  REQUEST_KIND_CONSOLE_OUT, REQUEST_LENGTH, REQUEST_RANGES, REQUEST_RANGE_COUNT, STATE_KIND,
+  STEPS_PER_CALL,
+} from "../../assembly/abi";
+import {
   CALL_CHECK, CALL_COMPLETE, CALL_FAIL, CALL_INPUT, CALL_NEXT, CALL_NOTIFY, CALL_READ, CALL_RESET,
   CALL_WRITE, RULE_EFFECTS, RULE_STATE, RULE_STEPS, TRACE_CALL, TRACE_INBOX, TRACE_RETURN,
 } from "./shared";
@@ -22,35 +30,24 @@ declare function coreComplete(tag: u32, result: u32, bytes: u32): u32;
 @external("core", "fail") declare function coreFail(): u32;
 @external("core", "stepsLeft") declare function stepsLeft(): u32;
 
-// assembly/abi.ts
-const INBOX: usize = 0x2000;
-const OUTBOX_VALUE: usize = 0x3000;
-const REQUEST: usize = 0x3010;
-const QUEUE_NOTIFY: u32 = 0x50;
-const EFFECT_REQUEST: u32 = 1 << 1;
-const EFFECT_MORE: u32 = 1 << 2;
-const EFFECT_CANCEL: u32 = 1 << 9;
-const KIND: usize = 0x8040;
-const STEPS_PER_CALL: u32 = 1000000;
+const QUEUE_NOTIFY: u32 = 0x50; // assembly/virtio-mmio.ts
 // For each head of the queue at hand twice what the longest chain asks for: a walk over 256
 // descriptors, and twice over their ranges. Beside it what a reset asks for, over all heads of all
 // queues, and as often again.
 const STEPS_PER_HEAD: u32 = 2 * 3 * 256;
 const STEPS_BESIDE: u32 = 2 * 8 * 256;
 
-// Effects by device kind, assembly/abi.ts: KIND_* in order, from 0.
+// The effects that each kind of device can have, beside an incident.
 function effectsOf(kind: u32): u32 {
-  const incident: u32 = 1 << 10;
   switch (kind) {
-    case 1: return incident | 1 << 0 | 1 << 1 | 1 << 3 | 1 << 4;
-    case 2: return incident | 1 << 6;
-    case 3: return incident;
-    case 4: return incident | 1 << 7;
-    case 5: return incident | 1 << 5 | 1 << 6;
-    case 6: return incident | 1 << 8;
-    case 16:
-    case 17: return incident | 1 << 0 | 1 << 1 | 1 << 2 | 1 << 9;
-    default: return incident;
+    case KIND_SERIAL: return EFFECT_IRQ | EFFECT_REQUEST | EFFECT_OUTPUT | EFFECT_INPUT_SPACE;
+    case KIND_I8042: return EFFECT_REBOOT;
+    case KIND_BOOT_TIMER: return EFFECT_MARKER;
+    case KIND_ACPI_PM: return EFFECT_POWER_OFF | EFFECT_REBOOT;
+    case KIND_PVPANIC: return EFFECT_PANIC;
+    case KIND_VIRTIO_BLK:
+    case KIND_VIRTIO_RNG: return EFFECT_IRQ | EFFECT_REQUEST | EFFECT_MORE | EFFECT_CANCEL;
+    default: return 0;
   }
 }
 
@@ -65,27 +62,28 @@ function effectsOf(kind: u32): u32 {
 let before: u32 = 0;
 
 function end(effects: u32): u32 {
-  if (effects & ~effectsOf(load<u32>(KIND))) violate(RULE_EFFECTS, effects, load<u32>(KIND));
-  const steps = STEPS_PER_CALL - stepsLeft();
+  const kind = load<u32>(STATE_KIND);
+  if (effects & ~(effectsOf(kind) | EFFECT_INCIDENT)) violate(RULE_EFFECTS, effects, kind);
+  const steps: u32 = STEPS_PER_CALL - stepsLeft();
   const heads = servedSize();
   if (steps > STEPS_BESIDE + heads * STEPS_PER_HEAD) violate(RULE_STEPS, steps, heads);
-  endCall((effects & EFFECT_REQUEST) != 0 && load<u32>(KIND) > 15);
+  endCall((effects & EFFECT_REQUEST) != 0 && kind >= <u32>KIND_VIRTIO_BLK);
   if (effects & EFFECT_CANCEL) forgetHeads(load<u32>(OUTBOX_VALUE));
-  if (isTracing()) traceReturn(effects);
+  if (isTracing()) traceReturn(effects, effects & EFFECT_REQUEST ? recordBytes() : 0);
   return effects;
 }
 
-function traceReturn(effects: u32): void {
-  const length: u32 = effects & EFFECT_REQUEST ? recordBytes() : 0;
+function traceReturn(effects: u32, length: u32): void {
   traceWords(TRACE_RETURN, effects, load<u32>(OUTBOX_VALUE), accessBytes() - before, length);
   traceBytes(0, 0, REQUEST, length);
 }
 
 /** The size of the request record, no more than its place holds. */
-export function recordBytes(): u32 {
-  const inline = load<u32>(REQUEST) == 7;
-  const tail = inline ? load<u32>(REQUEST, 16) : load<u32>(REQUEST, 24) << 4;
-  return min<u32>(32 + tail, 32 + 256 * 16);
+function recordBytes(): u32 {
+  const inline = load<u32>(REQUEST, REQUEST_KIND) == REQUEST_KIND_CONSOLE_OUT;
+  const tail = inline ? load<u32>(REQUEST, REQUEST_LENGTH)
+    : load<u32>(REQUEST, REQUEST_RANGE_COUNT) * RANGE_STRIDE;
+  return min<u32>(REQUEST_RANGES + tail, REQUEST_BYTES_MAX);
 }
 
 export function callRead(offset: u32, width: u32): u32 {
@@ -145,10 +143,7 @@ export function callCheck(): bool {
   expectNothing();
   begin(CALL_CHECK, 0, 0, 0);
   const answer = coreCheck();
-  if (isTracing()) {
-    traceWords(TRACE_RETURN, answer, load<u32>(OUTBOX_VALUE), accessBytes() - before, 0);
-    traceBytes(0, 0, REQUEST, 0);
-  }
+  if (isTracing()) traceReturn(answer, 0);
   return answer == 0;
 }
 

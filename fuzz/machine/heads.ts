@@ -1,10 +1,10 @@
 // Which heads the guest is owed: taken from the available ring, and not given back (virtio 1.2
 // §2.7.8).
+import { ALL_QUEUES, QUEUE_COUNT_MAX, QUEUE_SIZE_MAX } from "../../assembly/abi";
+import { inFlight } from "../../assembly/in-flight";
 import { HEADS } from "./places";
 import { RULE_CANCEL } from "./shared";
 import { violate } from "./violation";
-
-const IN_FLIGHT: usize = 0x9000; // assembly/layout.ts
 
 /** Stamps what belongs to the present run, so that nothing must be cleared between two. */
 let run: u32 = 0;
@@ -22,12 +22,7 @@ export function outstanding(index: u32, which: u32): bool {
   const at = headAt(index, which);
   if (load<u32>(at) == run) return load<u32>(at, 4) != 0;
   // Not touched in this run: in flight from before it, if the core's own table says so.
-  return inFlight(index, which);
-}
-
-// What the core's own table says.
-function inFlight(index: u32, which: u32): bool {
-  return load<u8>(IN_FLIGHT + (<usize>index << 12) + (<usize>which << 4) + 14) != 0;
+  return inFlight(index, which).kind != 0;
 }
 
 export function setOutstanding(index: u32, which: u32, is: u32): void {
@@ -38,10 +33,10 @@ export function setOutstanding(index: u32, which: u32, is: u32): void {
 
 /** The driver reset the device, or stopped that queue (all: 0xffff): it is owed nothing more. */
 export function forgetHeads(index: u32): void {
-  for (let each: u32 = 0; each < 8; each++) {
-    if (index != 0xffff && index != each) continue;
-    for (let which: u32 = 0; which < 256; which++) {
-      if (inFlight(each, which)) violate(RULE_CANCEL, each, which);
+  for (let each: u32 = 0; each < <u32>QUEUE_COUNT_MAX; each++) {
+    if (index != <u32>ALL_QUEUES && index != each) continue;
+    for (let which: u32 = 0; which < <u32>QUEUE_SIZE_MAX; which++) {
+      if (inFlight(each, which).kind != 0) violate(RULE_CANCEL, each, which);
       setOutstanding(each, which, 0);
     }
   }

@@ -1,5 +1,6 @@
 // Memory as a run sees it: what it wrote, how it is put back, and guest memory for the driver.
 // No specification.
+import { CAGE_MEMORY_BYTES, INBOX, OUTBOX } from "../../assembly/abi";
 import {
   ALWAYS_DIRTY, DIRTY, DIRTY_SHIFT, RAM, RAM_BYTES, SNAPSHOTS, SNAPSHOT_STRIDE,
 } from "./places";
@@ -10,9 +11,9 @@ import { violate } from "./violation";
 const BLOCK_BYTES: usize = 1 << DIRTY_SHIFT;
 const END: usize = RAM + RAM_BYTES;
 const BLOCKS: usize = END >> DIRTY_SHIFT;
-const CAGE_BYTES: usize = 0x20000;
-const CORE_STORES_FROM: usize = 0x3000;
-const CORE_LOADS_FROM: usize = 0x2000;
+const CAGE_BYTES: usize = CAGE_MEMORY_BYTES;
+const CORE_STORES_FROM: usize = OUTBOX;
+const CORE_LOADS_FROM: usize = INBOX;
 
 export function markDirty(address: usize, length: usize): void {
   if (length == 0) return;
@@ -110,10 +111,8 @@ export function atSnapshot(variant: u32): bool {
   return address <= RAM_BYTES && length <= RAM_BYTES - address;
 }
 
-/** Writes the low `width` bytes of `value`; what lies outside of RAM is left out. */
-export function ramStore(address: u64, width: u32, value: u64): void {
-  if (!isRam(address, width)) return;
-  const at: usize = RAM + <usize>address;
+/** Stores the low `width` bytes of `value`, 1, 2, 4 or 8, at a place of the machine's memory. */
+export function storeBytes(at: usize, width: u32, value: u64): void {
   switch (width) {
     case 1: store<u8>(at, <u8>value); break;
     case 2: store<u16>(at, <u16>value); break;
@@ -121,6 +120,13 @@ export function ramStore(address: u64, width: u32, value: u64): void {
     default: store<u64>(at, value);
   }
   markDirty(at, width);
+}
+
+/** The same at a guest-physical address; what lies outside of RAM is left out. */
+export function ramStore(address: u64, width: u32, value: u64): void {
+  if (!isRam(address, width)) return;
+  const at: usize = RAM + <usize>address;
+  storeBytes(at, width, value);
   traceBytes(TRACE_WRITE, <u32>address, at, width);
 }
 

@@ -4,6 +4,20 @@
 // header byte is read once, and from the chain's readable part; a write goes to the chain's
 // writable part, and the used ring says how many there were. Whether an answer is right is for the
 // reference model to say.
+//
+// Where the core keeps its queues and heads it says itself; what they mean is judged here anew.
+import {
+  BLK_ID_BYTES, KIND_VIRTIO_BLK, QUEUE_COUNT_MAX, STATE_KIND, TAG_GENERATION_SHIFT, TAG_HEAD_MASK,
+  TAG_QUEUE_MASK, TAG_QUEUE_SHIFT,
+} from "../../assembly/abi";
+import { inFlight } from "../../assembly/in-flight";
+import {
+  VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_NEEDS_RESET,
+  VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC, virtio,
+} from "../../assembly/virtio";
+import {
+  VIRTQ_DESC_F_INDIRECT, VIRTQ_DESC_F_NEXT, VIRTQ_DESC_F_WRITE, virtq,
+} from "../../assembly/virtq";
 import { RAM, WALK_MAX } from "./places";
 import {
   RULE_FENCE, RULE_LOAD, RULE_LOST, RULE_NO_ACCESS, RULE_READ, RULE_RECORD, RULE_STORE,
@@ -15,22 +29,10 @@ import { isRam, markDirty, mayFill, mayTake, outside } from "./memory";
 import { traceAccess } from "./trace";
 import { violate } from "./violation";
 
-// Places of the core's own state and records: assembly/layout.ts, virtq.ts, in-flight.ts, abi.ts.
-const VIRTIO_FEATURES: usize = 0x8100;
-const VIRTIO_STATUS: usize = 0x8114;
-const KIND: usize = 0x8040;
-const KIND_BLK: u32 = 16;
-const QUEUES: usize = 0x8400;
-const IN_FLIGHT: usize = 0x9000;
-const INDIRECT_DESC: u64 = 1 << 28;
-const EVENT_IDX: u64 = 1 << 29;
-const NEEDS_RESET: u32 = 0x40;
-
-const DESC_NEXT: u32 = 1;
-const DESC_WRITE: u32 = 2;
-const DESC_INDIRECT: u32 = 4;
-const GET_ID: u32 = 8;
-const ID_BYTES: u32 = 20;
+const STAGE: u32 =
+  VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_FAILED | VIRTIO_CONFIG_S_NEEDS_RESET;
+const GET_ID: u32 = 8; // VIRTIO_BLK_T_GET_ID
+const ID_BYTES: u32 = BLK_ID_BYTES;
 const READ_MAX: u64 = 32; // header and one segment of a discard
 
 // How far the request at hand is.
@@ -97,19 +99,23 @@ export function servedSize(): u32 {
   return size;
 }
 
+function accepted(feature: u64): bool {
+  return (virtio().driverFeatures & feature) != 0;
+}
+
 function lookAtQueue(index: u32): bool {
-  const slot = QUEUES + (<usize>index << 6);
-  if (index >= 8 || load<u8>(slot, 30) == 0) return false;
-  if ((load<u32>(VIRTIO_STATUS) & 0xc4) != 4) return false;
+  const slot = virtq(index);
+  if (index >= <u32>QUEUE_COUNT_MAX || slot.ready == 0) return false;
+  if ((virtio().status & STAGE) != VIRTIO_CONFIG_S_DRIVER_OK) return false;
   queue = index;
-  descTable = load<u64>(slot);
-  availRing = load<u64>(slot, 8);
-  usedRing = load<u64>(slot, 16);
-  size = load<u16>(slot, 24);
-  availNext = load<u16>(slot, 26);
-  usedNext = load<u16>(slot, 28);
-  eventIdx = (load<u64>(VIRTIO_FEATURES) & EVENT_IDX) != 0;
-  isBlk = load<u32>(KIND) == KIND_BLK;
+  descTable = slot.descTable;
+  availRing = slot.availRing;
+  usedRing = slot.usedRing;
+  size = slot.size;
+  availNext = slot.availNext;
+  usedNext = slot.usedNext;
+  eventIdx = accepted(VIRTIO_RING_F_EVENT_IDX);
+  isBlk = load<u32>(STATE_KIND) == KIND_VIRTIO_BLK;
   fenced = false;
   asked = false;
   return true;
@@ -124,21 +130,21 @@ export function expectQueue(index: u32): void {
 
 /** The core is about to hear that the host has carried a request out. */
 export function expectCompletion(tag: u32, result: u32, bytes: u32): void {
-  const index = (tag >> 16) & 0xf;
-  const which = tag & 0xffff;
+  const index = (tag >> TAG_QUEUE_SHIFT) & TAG_QUEUE_MASK;
+  const which = tag & TAG_HEAD_MASK;
   if (!lookAtQueue(index) || which >= size) {
     expectNothing();
     return;
   }
-  const entry = IN_FLIGHT + (<usize>index << 12) + (<usize>which << 4);
-  if (load<u8>(entry, 14) == 0 || load<u16>(entry, 12) != tag >> 20) {
+  const entry = inFlight(index, which);
+  if (entry.kind == 0 || entry.generation != tag >> TAG_GENERATION_SHIFT) {
     expectNothing();
     return;
   }
   completing = true;
   head = which;
-  statusAddress = load<u64>(entry);
-  room = load<u32>(entry, 8);
+  statusAddress = entry.statusAddress;
+  room = entry.payloadBytes;
   written = min<u32>(bytes, <u32>room);
   if (!isBlk && result != 0) written = 0;
   statusRefused = false;
@@ -161,7 +167,7 @@ export function endCall(request: bool): void {
     if (asked) violate(RULE_FENCE, 0, 1);
     return;
   }
-  if ((load<u32>(VIRTIO_STATUS) & NEEDS_RESET) == 0) violate(RULE_LOST, head, stage);
+  if (!(virtio().status & VIRTIO_CONFIG_S_NEEDS_RESET)) violate(RULE_LOST, head, stage);
 }
 
 // --- The core's accesses -------------------------------------------------------------------------
@@ -275,14 +281,14 @@ function readDescriptor(address: u64, length: u32, at: usize, allowed: bool): vo
   }
   const bufferLength = load<u32>(at, 8);
   const flags: u32 = load<u16>(at, 12);
-  if (flags & DESC_INDIRECT) {
-    if (indirect || (load<u64>(VIRTIO_FEATURES) & INDIRECT_DESC) == 0) walkOver = true;
+  if (flags & VIRTQ_DESC_F_INDIRECT) {
+    if (indirect || !accepted(VIRTIO_RING_F_INDIRECT_DESC)) walkOver = true;
     indirect = true;
     table = load<u64>(at);
     tableSize = bufferLength / 16;
     nextDescriptor = 0;
     limit = 256;
-    if (bufferLength == 0 || flags & DESC_NEXT) walkOver = true;
+    if (bufferLength == 0 || flags & VIRTQ_DESC_F_NEXT) walkOver = true;
     return;
   }
   if (count == limit || count == WALK_MAX) {
@@ -291,12 +297,12 @@ function readDescriptor(address: u64, length: u32, at: usize, allowed: bool): vo
   }
   setSegment(count, load<u64>(at), bufferLength);
   count++;
-  if (flags & DESC_WRITE) writableBytes += bufferLength;
+  if (flags & VIRTQ_DESC_F_WRITE) writableBytes += bufferLength;
   else {
     readableCount = count;
     readableBytes += bufferLength;
   }
-  if (flags & DESC_NEXT) {
+  if (flags & VIRTQ_DESC_F_NEXT) {
     nextDescriptor = load<u16>(at, 14);
     if (nextDescriptor >= tableSize) walkOver = true;
   } else {
