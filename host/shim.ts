@@ -4,6 +4,7 @@
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import type { VcpuRegisters } from './boot/image.ts';
+import type { CoreExports } from './cage.ts';
 
 export * from './access-format.ts';
 
@@ -95,18 +96,8 @@ export interface GuestMemory {
  * The core's exports over an instance of its own (docs/abi.md). Numbers are u32 both ways; a call
  * that trapped answers CAGE_TRAPPED, and the memory must be cleared before the next one.
  */
-export interface NativeCage {
+export interface NativeCage extends Omit<CoreExports, 'memory'> {
   readonly memory: ArrayBuffer; // CAGE_MEMORY_BYTES, all zero at first
-  init(kind: number): number;
-  read(offset: number, width: number): number;
-  write(offset: number, width: number, value: number): number;
-  notify(queue: number): number;
-  next(queue: number): number;
-  complete(tag: number, result: number, bytes: number): number;
-  input(length: number): number;
-  reset(): number;
-  check(): number;
-  fail(): number;
   /** Logs accesses from now on, in at most so many bytes between two takes; 0 stops it. */
   logAccesses(capacityBytes: number): void;
   /**

@@ -14,7 +14,7 @@ import type { DriverQueue } from '../testing/queue.ts';
 import { type Random, randomFrom } from '../testing/random.ts';
 import { parseRecord } from '../testing/requests.ts';
 import { CAPACITY_SECTORS } from './fixtures.ts';
-import { nasty, offerNearlyRight, spoilRings } from './hostile.ts';
+import { nasty, offerNearlyRight, PORT_DEVICES, spoilRings } from './hostile.ts';
 import { overrun, spin } from './traps.ts';
 import { TwinView } from './twin-view.ts';
 
@@ -189,15 +189,6 @@ function actOnPorts(pair: Pair): void {
   else if (random(2)) pair.restoreSpoilt();
   else pair.runSpoilt(() => actOnPorts(pair));
 }
-
-const PORT_DEVICES: [name: string, kind: number, effects: number][] = [
-  ['UART', abi.KIND_SERIAL, abi.EFFECT_IRQ | abi.EFFECT_OUTPUT | abi.EFFECT_INPUT_SPACE],
-  ['i8042', abi.KIND_I8042, abi.EFFECT_REBOOT],
-  ['clock', abi.KIND_RTC, 0],
-  ['boot timer', abi.KIND_BOOT_TIMER, abi.EFFECT_MARKER],
-  ['ACPI device', abi.KIND_ACPI_PM, abi.EFFECT_POWER_OFF | abi.EFFECT_REBOOT],
-  ['pvpanic', abi.KIND_PVPANIC, abi.EFFECT_PANIC],
-];
 
 for (const [name, kind, effects] of PORT_DEVICES) {
   test(`V8 and native code agree on the ${name}`, () => {

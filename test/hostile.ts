@@ -1,5 +1,6 @@
 // What a hostile driver writes into its rings: for tests that hold the core, or two engines of it,
 // to their word.
+import * as abi from '../assembly/abi.ts';
 import type { GuestMemory } from '../host/guest-memory.ts';
 import { BLK_T_IN, blkHeader } from '../testing/block.ts';
 import { DATA, type DriverQueue } from '../testing/queue.ts';
@@ -52,3 +53,13 @@ export function offerNearlyRight(random: Random, memory: GuestMemory, queue: Dri
     : queue.indirectChain(chain, DATA + 0x9000 + random(2));
   queue.offer(head);
 }
+
+/** The devices behind ports, with the effects that enough calls bring out of each. */
+export const PORT_DEVICES: [name: string, kind: number, effects: number][] = [
+  ['UART', abi.KIND_SERIAL, abi.EFFECT_IRQ | abi.EFFECT_OUTPUT | abi.EFFECT_INPUT_SPACE],
+  ['i8042', abi.KIND_I8042, abi.EFFECT_REBOOT],
+  ['clock', abi.KIND_RTC, 0],
+  ['boot timer', abi.KIND_BOOT_TIMER, abi.EFFECT_MARKER],
+  ['ACPI device', abi.KIND_ACPI_PM, abi.EFFECT_POWER_OFF | abi.EFFECT_REBOOT],
+  ['pvpanic', abi.KIND_PVPANIC, abi.EFFECT_PANIC],
+];

@@ -17,7 +17,14 @@ import { type Random, randomFrom } from '../testing/random.ts';
 import { type ReferenceAnswer, ReferenceDevice } from '../testing/reference.ts';
 import { parseRecord } from '../testing/requests.ts';
 import { CAPACITY_SECTORS } from './fixtures.ts';
-import { nasty, nastyAddress, offerNearlyRight, RAM_BYTES, spoilRings } from './hostile.ts';
+import {
+  nasty,
+  nastyAddress,
+  offerNearlyRight,
+  PORT_DEVICES,
+  RAM_BYTES,
+  spoilRings,
+} from './hostile.ts';
 import { TwinView } from './twin-view.ts';
 
 const SEED = Number(process.env.SEED ?? 20240229);
@@ -478,16 +485,7 @@ function actOnPorts(pair: Pair): void {
   else if (choice < 984) pair.useCopy();
 }
 
-const PORTS: [name: string, kind: number, effects: number][] = [
-  ['UART', abi.KIND_SERIAL, abi.EFFECT_IRQ | abi.EFFECT_OUTPUT | abi.EFFECT_INPUT_SPACE],
-  ['i8042', abi.KIND_I8042, abi.EFFECT_REBOOT],
-  ['clock', abi.KIND_RTC, 0],
-  ['boot timer', abi.KIND_BOOT_TIMER, abi.EFFECT_MARKER],
-  ['ACPI device', abi.KIND_ACPI_PM, abi.EFFECT_POWER_OFF | abi.EFFECT_REBOOT],
-  ['pvpanic', abi.KIND_PVPANIC, abi.EFFECT_PANIC],
-];
-
-for (const [name, kind, effects] of PORTS) {
+for (const [name, kind, effects] of PORT_DEVICES) {
   test(`core and reference agree on the ${name}`, () => {
     const pair = new Pair(name, kind, new Uint8Array(0), SEED + kind);
     while (pair.calls < PORT_CALLS) actOnPorts(pair);
