@@ -1,11 +1,10 @@
-// The search: programs are made and run inside the fuzz machine (fuzz/machine/, one WebAssembly
-// module with the instrumented core), thousands at a time; here is what happens between: the
-// corpus, what is learnt from comparisons, and the judges that look at some of the programs again.
-// Nothing here needs Node.
+// The fuzz machine (fuzz/machine/, one WebAssembly module with the instrumented core) from outside:
+// programs go in, and what each one reached, broke or did comes out. fuzz/session.ts searches with
+// it. Nothing here needs Node.
 import * as abi from '../assembly/abi.ts';
 import * as shared from './machine/shared.ts';
 import type { Program } from './program.ts';
-import { type DeviceTarget, placesOf, type Queues, type Variant } from './targets.ts';
+import { bringUp, type DeviceTarget, type Variant } from './targets.ts';
 import type { Trace } from './trace.ts';
 
 interface MachineExports {
@@ -38,6 +37,15 @@ export interface FuzzModules {
   compare: WebAssembly.Module | null; // looks at comparisons; none: the search does without
   edgeCount: number;
   fixedBlocks: readonly number[];
+}
+
+/** The modules with what build/fuzz-edges.json says of them. */
+export function fuzzModules(
+  fast: WebAssembly.Module,
+  compare: WebAssembly.Module | null,
+  { edges, fixedBlocks }: { edges: readonly unknown[]; fixedBlocks: readonly number[] },
+): FuzzModules {
+  return { fast, compare, edgeCount: edges.length, fixedBlocks };
 }
 
 /** What is wrong with a program: a broken rule, a trap, or another opinion of a judge. */
@@ -94,40 +102,13 @@ export class Machine {
   /** Brings a device up and keeps it, with its guest's memory, as a starting point. */
   private prepare({ kind, config, queues }: Variant, index: number): void {
     const { memory, exports } = this;
-    memory.fill(0, 0, 0x20000);
+    memory.fill(0, 0, abi.CAGE_MEMORY_BYTES);
     memory.fill(0, shared.RAM, shared.RAM + shared.RAM_BYTES);
     memory.set(config, abi.INBOX);
     const answer = exports.init(kind);
     if (answer !== abi.VALID) throw new Error(`${this.target.name}: init answers ${answer}`);
-    if (queues) this.bringUp(queues);
+    if (queues) bringUp(queues, (register, value) => exports.write(register, 4, value));
     exports.takeSnapshot(index);
-  }
-
-  private bringUp({ count, size, features, asleep }: Queues): void {
-    const set = (register: number, value: number): void => {
-      this.exports.write(register, 4, value);
-    };
-    for (const status of [0, 1, 3]) set(0x70, status);
-    set(0x24, 0);
-    set(0x20, Number(features & 0xffffffffn));
-    set(0x24, 1);
-    set(0x20, 1); // VIRTIO_F_VERSION_1
-    set(0x70, 0xb);
-    for (let queue = 0; queue < count; queue++) {
-      const { desc, avail, used } = placesOf(queue);
-      set(0x30, queue);
-      set(0x38, size);
-      for (const [register, address] of [
-        [0x80, desc],
-        [0x90, avail],
-        [0xa0, used],
-      ] as const) {
-        set(register, address);
-        set(register + 4, 0);
-      }
-      set(0x44, 1);
-    }
-    if (!asleep) set(0x70, 0xf);
   }
 
   seed(value: number): void {

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Edge } from '../tools/instrument.ts';
-import type { FuzzModules } from './engine.ts';
+import { type FuzzModules, fuzzModules } from './engine.ts';
 
 const BUILD = join(import.meta.dirname, '../build');
 
@@ -17,12 +17,6 @@ export function loadEdges(): EdgeList {
 }
 
 export function loadModules(): FuzzModules {
-  const { edges, fixedBlocks } = loadEdges();
   const module = (name: string) => new WebAssembly.Module(readFileSync(join(BUILD, name)));
-  return {
-    fast: module('fuzz.wasm'),
-    compare: module('fuzz-compare.wasm'),
-    edgeCount: edges.length,
-    fixedBlocks,
-  };
+  return fuzzModules(module('fuzz.wasm'), module('fuzz-compare.wasm'), loadEdges());
 }

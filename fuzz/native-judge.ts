@@ -3,7 +3,7 @@
 import * as abi from '../assembly/abi.ts';
 import { Cage } from '../host/core.ts';
 import { type GuestMemory, type NativeCage, shim } from '../host/shim.ts';
-import { type Judge, nameOf } from './judge.ts';
+import { type Judge, nameOf, repeat } from './judge.ts';
 import * as shared from './machine/shared.ts';
 import type { DeviceTarget, Variant } from './targets.ts';
 import {
@@ -27,27 +27,9 @@ interface Part {
   bytes: Buffer;
 }
 
-function repeat(cage: NativeCage, { call, a, b, c }: TracedCall): number {
-  switch (call) {
-    case shared.CALL_READ:
-      return cage.read(a, b);
-    case shared.CALL_WRITE:
-      return cage.write(a, b, c);
-    case shared.CALL_NOTIFY:
-      return cage.notify(a);
-    case shared.CALL_NEXT:
-      return cage.next(a);
-    case shared.CALL_COMPLETE:
-      return cage.complete(a, b, c);
-    case shared.CALL_INPUT:
-      return cage.input(a);
-    case shared.CALL_FAIL:
-      return cage.fail();
-    case shared.CALL_RESET:
-      return cage.reset();
-    default:
-      return cage.check();
-  }
+function repeatHere(cage: NativeCage, call: TracedCall): number {
+  if (call.call === shared.CALL_INPUT) return cage.input(call.a);
+  return call.call === shared.CALL_CHECK ? cage.check() : repeat(cage, call);
 }
 
 /** Native cages of a target's variants, each over guest memory of its own. */
@@ -99,13 +81,6 @@ export class NativeJudge implements Judge, TraceVisitor {
     return null;
   }
 
-  close(): void {
-    for (const { cage, memory } of this.devices) {
-      cage.close();
-      memory.close();
-    }
-  }
-
   // A visitor of the trace, for the present device.
 
   write(address: number, bytes: Uint8Array): void {
@@ -123,7 +98,7 @@ export class NativeJudge implements Judge, TraceVisitor {
   call(call: TracedCall): string | null {
     const { cage, parts } = this.present;
     const native = cage.native as NativeCage;
-    const effects = repeat(native, call);
+    const effects = repeatHere(native, call);
     if (effects >>> 0 !== call.effects) {
       return `${nameOf(call)}: effects ${effects}, not ${call.effects}`;
     }

@@ -2,10 +2,11 @@
 // implementation. Answers, request records, guest memory and counters must be the same.
 import * as abi from '../assembly/abi.ts';
 import { ReferenceDevice } from '../testing/reference.ts';
-import type { ReferenceAnswer, ReferenceRecord } from '../testing/reference-answer.ts';
-import { type Judge, nameOf } from './judge.ts';
+import type { ReferenceRecord } from '../testing/reference-answer.ts';
+import { parseRecord } from '../testing/requests.ts';
+import { type Judge, nameOf, repeat } from './judge.ts';
 import * as shared from './machine/shared.ts';
-import { type DeviceTarget, placesOf, type Variant } from './targets.ts';
+import { bringUp, type DeviceTarget, type Variant } from './targets.ts';
 import {
   BLOCK_BYTES,
   type Trace,
@@ -14,59 +15,10 @@ import {
   visitTrace,
 } from './trace.ts';
 
-function repeat(
-  device: ReferenceDevice,
-  { call, a, b, c }: TracedCall,
-  inbox: Uint8Array,
-): ReferenceAnswer {
-  switch (call) {
-    case shared.CALL_READ:
-      return device.read(a, b);
-    case shared.CALL_WRITE:
-      return device.write(a, b, c);
-    case shared.CALL_NOTIFY:
-      return device.notify(a);
-    case shared.CALL_NEXT:
-      return device.next(a);
-    case shared.CALL_COMPLETE:
-      return device.complete(a, b, c);
-    case shared.CALL_INPUT:
-      return device.input(inbox.subarray(0, a));
-    case shared.CALL_FAIL:
-      return device.fail();
-    default:
-      return device.reset();
-  }
-}
-
-/** The device as a program finds it: brought up as fuzz/engine.ts does it with the core. */
+/** The device as a program finds it. */
 function prepare({ kind, config, queues }: Variant): ReferenceDevice {
   const device = new ReferenceDevice(kind, config, new Uint8Array(shared.RAM_BYTES));
-  if (!queues) return device;
-  const set = (register: number, value: number): void => {
-    device.write(register, 4, value);
-  };
-  for (const status of [0, 1, 3]) set(0x70, status);
-  set(0x24, 0);
-  set(0x20, Number(queues.features & 0xffffffffn));
-  set(0x24, 1);
-  set(0x20, 1); // VIRTIO_F_VERSION_1
-  set(0x70, 0xb);
-  for (let queue = 0; queue < queues.count; queue++) {
-    const { desc, avail, used } = placesOf(queue);
-    set(0x30, queue);
-    set(0x38, queues.size);
-    for (const [register, address] of [
-      [0x80, desc],
-      [0x90, avail],
-      [0xa0, used],
-    ] as const) {
-      set(register, address);
-      set(register + 4, 0);
-    }
-    set(0x44, 1);
-  }
-  if (!queues.asleep) set(0x70, 0xf);
+  if (queues) bringUp(queues, (register, value) => device.write(register, 4, value));
   return device;
 }
 
@@ -126,7 +78,10 @@ export class ReferenceJudge implements Judge, TraceVisitor {
 
   call(call: TracedCall): string | null {
     if (this.loaded) return null;
-    const answer = repeat(this.device, call, this.bytes);
+    const answer =
+      call.call === shared.CALL_INPUT
+        ? this.device.input(this.bytes.subarray(0, call.a))
+        : repeat(this.device, call);
     if (answer.effects !== call.effects) {
       return `${nameOf(call)}: effects ${call.effects}, the reference has ${answer.effects}`;
     }
@@ -161,24 +116,15 @@ const low32 = (value: number): number => (value >= 2 ** 53 ? 0xffffffff : value 
 
 /** Which field of a record is not as the reference has it; null: none. */
 function differs(wanted: ReferenceRecord, bytes: Uint8Array): string | null {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (view.getUint32(abi.REQUEST_KIND, true) !== wanted.kind) return 'kind differs';
-  if (view.getUint32(abi.REQUEST_TAG, true) !== wanted.tag) return 'tag differs';
-  if (view.getBigUint64(abi.REQUEST_OFFSET, true) !== wanted.offset) return 'offset differs';
-  if (view.getBigUint64(abi.REQUEST_LENGTH, true) !== wanted.length) return 'length differs';
-  if (view.getUint32(abi.REQUEST_FLAGS, true) !== wanted.flags) return 'flags differ';
-  if (view.getUint32(abi.REQUEST_RANGE_COUNT, true) !== wanted.ranges.length) {
-    return 'number of ranges differs';
+  const got = parseRecord(bytes);
+  for (const field of ['kind', 'tag', 'offset', 'length', 'flags'] as const) {
+    if (got[field] !== wanted[field]) return `${field} differs`;
   }
+  if (got.ranges.length !== wanted.ranges.length) return 'number of ranges differs';
   const range = wanted.ranges.findIndex(({ address, length }, index) => {
-    const at = abi.REQUEST_RANGES + abi.RANGE_STRIDE * index;
-    return (
-      view.getBigUint64(at + abi.RANGE_ADDRESS, true) !== address ||
-      view.getUint32(at + abi.RANGE_LENGTH, true) !== length
-    );
+    return got.ranges[index].address !== address || got.ranges[index].length !== length;
   });
   if (range >= 0) return `range ${range} differs`;
-  return same(wanted.bytes, bytes.subarray(abi.REQUEST_RANGES + 16 * wanted.ranges.length))
-    ? null
-    : 'bytes differ';
+  const rest = got.bytes.subarray(abi.RANGE_STRIDE * wanted.ranges.length);
+  return same(wanted.bytes, rest) ? null : 'bytes differ';
 }

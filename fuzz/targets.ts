@@ -3,6 +3,16 @@
 import * as abi from '../assembly/abi.ts';
 import { encodeBlkConfig, encodeRngConfig } from '../host/device-config.ts';
 import {
+  ACKNOWLEDGE,
+  DRIVER,
+  F_EVENT_IDX,
+  F_INDIRECT_DESC,
+  F_VERSION_1,
+  FEATURES_OK,
+  REG,
+  RUNNING,
+} from '../testing/driver.ts';
+import {
   AVAIL_RING,
   QUEUE_AREA,
   TARGET_BLK,
@@ -35,8 +45,8 @@ export interface DeviceTarget {
   variants: Variant[];
 }
 
-const INDIRECT = 1n << 28n;
-const EVENT = 1n << 29n;
+const INDIRECT = F_INDIRECT_DESC;
+const EVENT = F_EVENT_IDX;
 const ALL = INDIRECT | EVENT;
 // virtio-blk: SIZE_MAX, SEG_MAX, RO, BLK_SIZE, FLUSH, TOPOLOGY, CONFIG_WCE, DISCARD, WRITE_ZEROES.
 const LIMITS = (1n << 1n) | (1n << 2n);
@@ -133,6 +143,34 @@ export const DEVICE_TARGETS: readonly DeviceTarget[] = [
   port('pvpanic', abi.KIND_PVPANIC, "the guest's word of its own panic"),
 ];
 
+/** A driver's way to a variant's starting point (virtio 1.2 §3.1.1), as 32-bit register writes. */
+export function bringUp(
+  { count, size, features, asleep }: Queues,
+  write: (register: number, value: number) => void,
+): void {
+  for (const status of [0, ACKNOWLEDGE, ACKNOWLEDGE | DRIVER]) write(REG.Status, status);
+  write(REG.DriverFeaturesSel, 0);
+  write(REG.DriverFeatures, Number(features & 0xffffffffn));
+  write(REG.DriverFeaturesSel, 1);
+  write(REG.DriverFeatures, Number(F_VERSION_1 >> 32n));
+  write(REG.Status, ACKNOWLEDGE | DRIVER | FEATURES_OK);
+  for (let queue = 0; queue < count; queue++) {
+    const { desc, avail, used } = placesOf(queue);
+    write(REG.QueueSel, queue);
+    write(REG.QueueNum, size);
+    for (const [register, address] of [
+      [REG.QueueDescLow, desc],
+      [REG.QueueDriverLow, avail],
+      [REG.QueueDeviceLow, used],
+    ]) {
+      write(register, address);
+      write(register + 4, 0);
+    }
+    write(REG.QueueReady, 1);
+  }
+  if (!asleep) write(REG.Status, RUNNING);
+}
+
 /** The target of that name, which exists. */
 export function deviceTarget(name: string): DeviceTarget {
   const found = DEVICE_TARGETS.find((target) => target.name === name);
@@ -141,7 +179,7 @@ export function deviceTarget(name: string): DeviceTarget {
 }
 
 /** Where the machine's driver has a queue's parts (fuzz/machine/shared.ts). */
-export function placesOf(queue: number): { desc: number; avail: number; used: number } {
+function placesOf(queue: number): { desc: number; avail: number; used: number } {
   const desc = queue * QUEUE_AREA;
   return { desc, avail: desc + AVAIL_RING, used: desc + USED_RING };
 }

@@ -20,7 +20,6 @@ export interface WorkerNews {
   coverage: Uint8Array;
   programs: Program[];
   crashes: Crash[];
-  done: boolean;
 }
 
 const TELL_EVERY_MS = 1000;
@@ -58,7 +57,7 @@ export async function work(
     const { progress, coverage } = session;
     const programs = session.takeFresh();
     const crashes = session.crashes.slice(toldCrashes);
-    tell({ progress, coverage, programs, crashes, done });
+    tell({ progress, coverage, programs, crashes });
     toldCrashes = session.crashes.length;
   }
 }

@@ -4,7 +4,7 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CORPUS_FOLDER, readPrograms } from '../fuzz/corpus.ts';
-import type { FuzzModules } from '../fuzz/engine.ts';
+import { type FuzzModules, fuzzModules } from '../fuzz/engine.ts';
 import { ReferenceJudge } from '../fuzz/reference-judge.ts';
 import { Session } from '../fuzz/session.ts';
 import { deviceTarget } from '../fuzz/targets.ts';
@@ -74,13 +74,8 @@ export async function capture(
   limitSeconds: number,
 ): Promise<Capture> {
   const { wasm, wat } = await compileMutant(mutant);
-  const { wasm: fuzz, edges, fixedBlocks } = await buildFuzzModule(wat);
-  const modules = {
-    fast: new WebAssembly.Module(fuzz as BufferSource),
-    compare: null,
-    edgeCount: edges.length,
-    fixedBlocks,
-  };
+  const fuzz = await buildFuzzModule(wat);
+  const modules = fuzzModules(new WebAssembly.Module(fuzz.wasm as BufferSource), null, fuzz);
   const found = hunt(modules, mutant.target, seed, limitSeconds);
   return found.by ? found : runTests(wasm);
 }

@@ -1,7 +1,7 @@
 // The fuzz engine (docs/fuzzing.md) for others' tests: searches for programs, of what a guest's
 // driver and a host do, that break a device of the release core. Its modules come from wherever the
 // caller has them; testing/node.ts adds the files of Node.
-import type { FuzzModules } from '../fuzz/engine.ts';
+import { type FuzzModules, fuzzModules } from '../fuzz/engine.ts';
 import { parseProgram, printProgram } from '../fuzz/program.ts';
 import { ReferenceJudge } from '../fuzz/reference-judge.ts';
 import { Session } from '../fuzz/session.ts';
@@ -103,13 +103,9 @@ export type ReadFile = (name: string) => Promise<BufferSource>;
 export async function readFuzzer(read: ReadFile): Promise<FuzzerModules> {
   const names = ['fuzz.wasm', 'fuzz-compare.wasm', 'fuzz-edges.json'];
   const [fast, compare, json] = await Promise.all(names.map(read));
-  const { edges, fixedBlocks } = JSON.parse(new TextDecoder().decode(json));
-  return new FuzzerModules({
-    fast: await WebAssembly.compile(fast),
-    compare: await WebAssembly.compile(compare),
-    edgeCount: edges.length,
-    fixedBlocks,
-  });
+  const modules = await Promise.all([fast, compare].map((bytes) => WebAssembly.compile(bytes)));
+  const about = JSON.parse(new TextDecoder().decode(json));
+  return new FuzzerModules(fuzzModules(modules[0], modules[1], about));
 }
 
 /**

@@ -96,8 +96,11 @@ export const STEPS = {
     output: 'build/testing/index.js',
     also: [
       'build/testing/node.js',
+      'build/testing/library.js',
       'build/testing/core.wasm',
       'build/testing/fuzz.wasm',
+      'build/testing/fuzz-compare.wasm',
+      'build/testing/fuzz-edges.json',
       'build/testing/types/testing/index.d.ts',
     ],
   },
