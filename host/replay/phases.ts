@@ -1,11 +1,11 @@
 // The phases of a boot, as far as calls into devices show them. Each is told once, by the event
 // that shows it.
 import * as abi from '../../assembly/abi.ts';
+import { REG } from '../mmio-registers.ts';
 import { CALL_WRITE, TRAPPED } from './format.ts';
 import { isVirtio } from './names.ts';
 import type { RecordedDevice, RecordedEvent } from './parse.ts';
 
-const STATUS = 0x70;
 const DRIVER_OK = 4;
 
 const ENDS: [effect: number, phase: string][] = [
@@ -42,7 +42,7 @@ export class PhaseFinder {
     if (kind === abi.KIND_SERIAL && effects & abi.EFFECT_OUTPUT) return 'first console output';
     if (kind === abi.KIND_VIRTIO_BLK && effects & abi.EFFECT_REQUEST) return 'first block request';
     const driven =
-      isVirtio(kind) && call === CALL_WRITE && args[0] === STATUS && args[2] & DRIVER_OK;
+      isVirtio(kind) && call === CALL_WRITE && args[0] === REG.Status && args[2] & DRIVER_OK;
     return driven && !(effects & abi.EFFECT_INCIDENT) ? `${name} driven` : '';
   }
 }

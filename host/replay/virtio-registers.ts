@@ -2,6 +2,7 @@
 // Virtio 1.2 §4.2.2 (registers), §5.2.4 (configuration of a block device). It follows what the
 // driver selects and where it puts its queues, since both decide what later accesses mean.
 import { KIND_VIRTIO_BLK, QUEUE_COUNT_MAX } from '../../assembly/abi.ts';
+import { REG } from '../mmio-registers.ts';
 import { bitNames, featureNames, hexNumber, INTERRUPT_NAMES, STATUS_NAMES } from './names.ts';
 import type { RegisterAccess } from './port-registers.ts';
 
@@ -34,38 +35,9 @@ export function copyVirtio(context: VirtioContext): VirtioContext {
   return { ...context, queues };
 }
 
-const REGISTERS: Record<number, string> = {
-  0: 'MagicValue',
-  4: 'Version',
-  8: 'DeviceID',
-  12: 'VendorID',
-  16: 'DeviceFeatures',
-  20: 'DeviceFeaturesSel',
-  32: 'DriverFeatures',
-  36: 'DriverFeaturesSel',
-  48: 'QueueSel',
-  52: 'QueueNumMax',
-  56: 'QueueNum',
-  68: 'QueueReady',
-  80: 'QueueNotify',
-  96: 'InterruptStatus',
-  100: 'InterruptACK',
-  112: 'Status',
-  128: 'QueueDescLow',
-  132: 'QueueDescHigh',
-  144: 'QueueDriverLow',
-  148: 'QueueDriverHigh',
-  160: 'QueueDeviceLow',
-  164: 'QueueDeviceHigh',
-  172: 'SHMSel',
-  176: 'SHMLenLow',
-  180: 'SHMLenHigh',
-  184: 'SHMBaseLow',
-  188: 'SHMBaseHigh',
-  192: 'QueueReset',
-  252: 'ConfigGeneration',
-};
-const CONFIG = 0x100;
+const REGISTERS = new Map<number, string>(
+  Object.entries(REG).map(([name, offset]) => [offset, name]),
+);
 
 // struct virtio_blk_config, from the highest field on.
 const BLK_CONFIG: [offset: number, name: string][] = [
@@ -199,10 +171,10 @@ export function virtioRegister(
   value: number,
   taken: boolean,
 ): RegisterAccess {
-  if (offset >= CONFIG) {
-    return { register: configName(context.kind, offset - CONFIG), meaning: '' };
+  if (offset >= REG.Config) {
+    return { register: configName(context.kind, offset - REG.Config), meaning: '' };
   }
-  const register = REGISTERS[offset];
+  const register = REGISTERS.get(offset);
   if (register === undefined) return { register: hexNumber(offset), meaning: 'no such register' };
   const meaning = meaningOf(context, register, value, write);
   if (write && taken) follow(context, register, value);
