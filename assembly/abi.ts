@@ -2,7 +2,7 @@
 // constants carry no type annotation. docs/abi.md explains each; test/abi.test.ts pins them.
 
 // Version of everything below; a snapshot or a recording made under another one is refused.
-export const ABI_VERSION = 1;
+export const ABI_VERSION = 2;
 
 // --- Device kinds: the argument of init() -------------------------------------------------------
 
@@ -14,6 +14,7 @@ export const KIND_ACPI_PM = 5; // sleep control, sleep status and reset register
 export const KIND_PVPANIC = 6; // the guest tells of its own panic
 export const KIND_VIRTIO_BLK = 16;
 export const KIND_VIRTIO_RNG = 17;
+export const KIND_VIRTIO_NET = 18;
 
 // --- Effects: every export answers with these bits ----------------------------------------------
 
@@ -30,6 +31,8 @@ export const EFFECT_PANIC = 1 << 8; // pvpanic: the event bits are in OUTBOX_VAL
 // index is in OUTBOX_VALUE, or of all queues when that is ALL_QUEUES.
 export const EFFECT_CANCEL = 1 << 9;
 export const EFFECT_INCIDENT = 1 << 10; // at least one counter at COUNTERS went up
+// virtio-net: its queues started or stopped, or what is at NET_STATE changed.
+export const EFFECT_SETUP = 1 << 11;
 
 export const ALL_QUEUES = 0xffff;
 
@@ -55,6 +58,14 @@ export const COUNTER_COUNT = 16;
 
 // The kind the device was initialised with, u32.
 export const STATE_KIND = 0x8040;
+
+// What a virtio-net device and its driver agreed on, for the host to carry out; with EFFECT_SETUP.
+export const NET_STATE = 0x8180;
+export const NET_STATE_OFFLOADS = 0; // u64, VIRTIO_NET_F_GUEST_*: what received frames may need
+export const NET_STATE_QUEUE_PAIRS = 8; // u16: frames are received on the queues of the first ones
+export const NET_STATE_LINK = 10; // u8, the link is up
+export const NET_STATE_ANNOUNCE = 11; // u8, the driver has not yet announced itself as asked
+export const NET_STATE_MAC = 12; // 6 bytes: the driver's address
 
 // The bound of one call into the core, in rounds of all its loops together: the most that honest
 // work takes is a queue of 256 chains of 256 descriptors each, and a check of the whole state. The
@@ -107,15 +118,23 @@ export const REQUEST_KIND_BLK_DISCARD = 4; // no ranges: offset and length are o
 export const REQUEST_KIND_BLK_WRITE_ZEROES = 5; // likewise
 export const REQUEST_KIND_ENTROPY = 6; // fill the ranges with random bytes
 export const REQUEST_KIND_CONSOLE_OUT = 7; // length inline bytes; needs no complete()
+// A frame to send, without its struct virtio_net_hdr, whose first eight bytes stand in the record's
+// offset and the last four in its flags.
+export const REQUEST_KIND_NET_TX = 8;
+// A buffer for a received frame, or for a part of one: its header goes to the start of it.
+export const REQUEST_KIND_NET_RX = 9;
+// With NET_FLAG_VHOST, in place of chains: the queue's three rings (descriptor table, available,
+// used), the features negotiated as the offset and the queue's size as the flags. Tag 0.
+export const REQUEST_KIND_NET_RINGS = 10;
 
 export const REQUEST_FLAG_UNMAP = 1; // WRITE_ZEROES may deallocate
 export const REQUEST_FLAG_SYNC = 2; // the data must be on stable storage before complete()
 
-// A tag is generation << 20 | queue index << 16 | head descriptor index. The generation goes up
+// A tag is generation << 20 | queue index << 15 | head descriptor index. The generation goes up
 // with every request of the same head, so that a late completion never hits a newer request.
-export const TAG_QUEUE_SHIFT = 16;
-export const TAG_QUEUE_MASK = 0xf;
-export const TAG_HEAD_MASK = 0xffff;
+export const TAG_QUEUE_SHIFT = 15;
+export const TAG_QUEUE_MASK = 0x1f;
+export const TAG_HEAD_MASK = 0x7fff;
 export const TAG_GENERATION_SHIFT = 20;
 export const TAG_GENERATION_MASK = 0xfff;
 
@@ -145,7 +164,7 @@ export const BLK_CONFIG_PHYSICAL_BLOCK_EXP = 24; // u8
 export const BLK_CONFIG_ALIGNMENT_OFFSET = 25; // u8
 export const BLK_CONFIG_MIN_IO_SIZE = 26; // u16, blocks
 export const BLK_CONFIG_OPT_IO_SIZE = 28; // u32, blocks
-export const BLK_CONFIG_QUEUE_COUNT = 32; // u16, 1 to QUEUE_COUNT_MAX
+export const BLK_CONFIG_QUEUE_COUNT = 32; // u16, 1 to BLK_QUEUE_COUNT_MAX
 export const BLK_CONFIG_QUEUE_SIZE = 34; // u16, a power of two from 4 to QUEUE_SIZE_MAX
 export const BLK_CONFIG_MAX_DISCARD_SECTORS = 36; // u32, not 0 with BLK_FLAG_DISCARD
 export const BLK_CONFIG_DISCARD_ALIGNMENT = 40; // u32, sectors, not 0 with BLK_FLAG_DISCARD
@@ -163,10 +182,34 @@ export const BLK_ID_BYTES = 20;
 export const RNG_CONFIG_QUEUE_SIZE = 0; // u16, a power of two up to QUEUE_SIZE_MAX
 export const RNG_CONFIG_BYTES = 2;
 
+// virtio-net
+export const NET_CONFIG_MAC = 0; // 6 bytes, not a multicast address
+export const NET_CONFIG_MTU = 6; // u16, bytes, at least 68; 0: not offered
+export const NET_CONFIG_QUEUE_PAIRS = 8; // u16, 1 to NET_QUEUE_PAIRS_MAX
+export const NET_CONFIG_QUEUE_SIZE = 10; // u16, a power of two from 4 to QUEUE_SIZE_MAX
+export const NET_CONFIG_FLAGS = 12; // u32, NET_FLAG_*
+export const NET_CONFIG_OFFLOADS = 16; // u64, VIRTIO_NET_F_*: offloads that the backend can do
+export const NET_CONFIG_BYTES = 24;
+
+export const NET_FLAG_VHOST = 1; // the kernel serves the receive and transmit queues (vhost-net)
+export const NET_FLAG_FIXED_MAC = 2; // the driver may not change its address
+
+// struct virtio_net_hdr, and the frames behind it: 64 KiB and an Ethernet header with a VLAN tag.
+export const NET_HEADER_BYTES = 12;
+export const NET_FRAME_BYTES_MIN = 14; // an Ethernet header
+export const NET_FRAME_BYTES_MAX = 65553;
+
+// virtio-net: what input() takes when the host's side of the link changes.
+export const NET_INPUT_LINK = 0; // u8, the link is up
+export const NET_INPUT_ANNOUNCE = 1; // u8, 1: the driver shall announce itself
+export const NET_INPUT_BYTES = 2;
+
 // What the VendorID register of every virtio device reads ('FRDY').
 export const VIRTIO_VENDOR_ID = 0x59445246;
 
-export const QUEUE_COUNT_MAX = 8;
+export const BLK_QUEUE_COUNT_MAX = 8;
+export const NET_QUEUE_PAIRS_MAX = 8;
+export const QUEUE_COUNT_MAX = 17; // the pairs of a network device and its control queue
 export const QUEUE_SIZE_MAX = 256;
 
 // RTC: before each register access the host writes the Unix time here and calls input(8).

@@ -84,3 +84,60 @@ export function encodeRngConfig(config: { queueSize?: number } = {}): Uint8Array
   new DataView(bytes.buffer).setUint16(abi.RNG_CONFIG_QUEUE_SIZE, config.queueSize ?? 64, true);
   return bytes;
 }
+
+/** A virtio-net device (virtio 1.2 §5.1.4); the default of an option comes last. */
+export interface NetConfig {
+  /** 'aa:bb:cc:dd:ee:ff', not a multicast address. */
+  mac: string;
+  /** Bytes, 68 to 65535; 0, which is none told. */
+  mtu?: number;
+  /** Receive and transmit queues, 1 to 8 of each; 1. */
+  queuePairs?: number;
+  /** Descriptors in a queue at most, a power of two from 4 to 256; 256. */
+  queueSize?: number;
+  /** VIRTIO_NET_F_* offloads of the backend; NET_OFFLOADS_ALL. */
+  offloads?: bigint;
+  /** The kernel serves the queues: the core hands out rings, not chains; false. */
+  vhost?: boolean;
+  /** The driver may not change its address; false. */
+  fixedMac?: boolean;
+}
+
+/** The features of virtio 1.2 §5.1.3 that are about work left to the other side of the link. */
+export const NET_OFFLOADS = {
+  CSUM: 1n << 0n,
+  GUEST_CSUM: 1n << 1n,
+  GUEST_TSO4: 1n << 7n,
+  GUEST_TSO6: 1n << 8n,
+  GUEST_ECN: 1n << 9n,
+  GUEST_UFO: 1n << 10n,
+  HOST_TSO4: 1n << 11n,
+  HOST_TSO6: 1n << 12n,
+  HOST_ECN: 1n << 13n,
+  HOST_UFO: 1n << 14n,
+  GUEST_USO4: 1n << 54n,
+  GUEST_USO6: 1n << 55n,
+  HOST_USO: 1n << 56n,
+} as const;
+
+export const NET_OFFLOADS_ALL: bigint = Object.values(NET_OFFLOADS).reduce((a, b) => a | b);
+
+/** The bytes of an address in its usual form. */
+export function macBytes(mac: string): Uint8Array {
+  return Uint8Array.from(mac.split(':'), (part) => Number.parseInt(part, 16));
+}
+
+/** The configuration bytes of a virtio-net device. */
+export function encodeNetConfig(config: NetConfig): Uint8Array {
+  const bytes = new Uint8Array(abi.NET_CONFIG_BYTES);
+  const view = new DataView(bytes.buffer);
+  let flags = config.vhost ? abi.NET_FLAG_VHOST : 0;
+  if (config.fixedMac) flags |= abi.NET_FLAG_FIXED_MAC;
+  bytes.set(macBytes(config.mac), abi.NET_CONFIG_MAC);
+  view.setUint16(abi.NET_CONFIG_MTU, config.mtu ?? 0, true);
+  view.setUint16(abi.NET_CONFIG_QUEUE_PAIRS, config.queuePairs ?? 1, true);
+  view.setUint16(abi.NET_CONFIG_QUEUE_SIZE, config.queueSize ?? abi.QUEUE_SIZE_MAX, true);
+  view.setUint32(abi.NET_CONFIG_FLAGS, flags, true);
+  view.setBigUint64(abi.NET_CONFIG_OFFLOADS, config.offloads ?? NET_OFFLOADS_ALL, true);
+  return bytes;
+}

@@ -1,14 +1,16 @@
 // A machine image as bytes, in the layout of image-format.ts. Pure: it opens and writes nothing.
-import { ABI_VERSION, KIND_VIRTIO_BLK, KIND_VIRTIO_RNG } from '../../assembly/abi.ts';
-import { encodeBlkConfig, encodeRngConfig } from '../device-config.ts';
+import { ABI_VERSION } from '../../assembly/abi.ts';
 import { FaradayError } from '../errors.ts';
+import { virtioPlan } from '../virtio-plan.ts';
 import { crc32 } from './crc32.ts';
 import type {
   DiskDevice,
   HugePages,
   MachineImage,
+  NetDevice,
   Segment,
   SegmentRegister,
+  TokenBucket,
   VcpuRegisters,
   VirtioDevice,
 } from './image.ts';
@@ -108,15 +110,37 @@ class Encoder {
 
   private device(index: number, device: VirtioDevice): void {
     const at = format.DEVICES + index * format.DEVICE_STRIDE;
-    const isDisk = device.kind === 'virtio-blk';
-    const config = isDisk ? encodeBlkConfig(device) : encodeRngConfig();
-    this.u32(at + format.DEVICE_KIND, isDisk ? KIND_VIRTIO_BLK : KIND_VIRTIO_RNG);
+    const { kind, queueCount, config } = virtioPlan(device);
+    this.u32(at + format.DEVICE_KIND, kind);
     this.u32(at + format.DEVICE_PIN, device.slot.pin);
     this.u64(at + format.DEVICE_ADDRESS, device.slot.address);
-    this.u32(at + format.DEVICE_QUEUE_COUNT, isDisk ? device.queueCount : 1);
+    this.u32(at + format.DEVICE_QUEUE_COUNT, queueCount);
     this.u32(at + format.DEVICE_CONFIG_BYTES, config.length);
     this.tables.set(config, at + format.DEVICE_CONFIG);
-    if (isDisk) this.disk(at, device);
+    if (device.kind === 'virtio-blk') this.disk(at, device);
+    if (device.kind === 'virtio-net') this.net(at, device);
+  }
+
+  private net(at: number, net: NetDevice): void {
+    const vhost = net.vhostFds.length > 0 ? format.DEVICE_FLAG_VHOST : 0;
+    const stream = net.stream ? format.DEVICE_FLAG_STREAM : 0;
+    const macFilter = net.macFilter ? format.DEVICE_FLAG_MAC_FILTER : 0;
+    this.u32(at + format.DEVICE_FLAGS, vhost | stream | macFilter);
+    this.tables.write(net.id, at + format.DEVICE_NAME, format.DEVICE_NAME_BYTES - 1, 'latin1');
+    this.u32(at + format.DEVICE_FILE, this.files.length + 1);
+    for (const fd of [...net.fds, ...net.vhostFds]) this.files.push({ fd });
+    this.limit(at, format.LIMIT_RX_BYTES, net.rx.bandwidth);
+    this.limit(at, format.LIMIT_RX_FRAMES, net.rx.ops);
+    this.limit(at, format.LIMIT_TX_BYTES, net.tx.bandwidth);
+    this.limit(at, format.LIMIT_TX_FRAMES, net.tx.ops);
+  }
+
+  private limit(device: number, index: number, bucket: TokenBucket | undefined): void {
+    const at = device + format.DEVICE_LIMITS + index * format.LIMIT_STRIDE;
+    if (!bucket) return;
+    this.u64(at + format.LIMIT_SIZE, bucket.size);
+    this.u64(at + format.LIMIT_ONE_TIME_BURST, bucket.oneTimeBurst);
+    this.u64(at + format.LIMIT_REFILL_MS, bucket.refillMs);
   }
 
   private disk(at: number, disk: DiskDevice): void {

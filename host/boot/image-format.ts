@@ -3,7 +3,7 @@
 // (IMAGE_), and shim/image.c checks every field as hostile input.
 
 export const MAGIC = 0x49445246; // 'FRDI'
-export const VERSION = 1;
+export const VERSION = 2;
 
 // --- Header -------------------------------------------------------------------------------------
 
@@ -69,16 +69,33 @@ export const DEVICE_FLAGS = 16; // u32, DEVICE_FLAG_*
 export const DEVICE_QUEUE_COUNT = 20; // u32
 export const DEVICE_CAPACITY_BYTES = 24; // u64, of a disk
 export const DEVICE_CONFIG_BYTES = 32; // u32
-export const DEVICE_FILE = 36; // u32, of a disk: the n-th descriptor passed, or 0: by its path
+// u32, of a disk: the n-th descriptor passed, or 0: by its path. Of a network device: the first of
+// one descriptor for each of its queue pairs, and with DEVICE_FLAG_VHOST as many of vhost-net.
+export const DEVICE_FILE = 36;
 export const DEVICE_PATH_OFFSET = 40; // u64, in the image; with DEVICE_FILE 0
 export const DEVICE_PATH_BYTES = 48; // u32, without a NUL
-export const DEVICE_NAME = 56; // text padded with NULs: a disk's id
+export const DEVICE_NAME = 56; // text padded with NULs: the id of a disk or network device
 export const DEVICE_NAME_BYTES = 24;
 export const DEVICE_CONFIG = 80; // as the core's init() takes it
 export const DEVICE_CONFIG_BYTES_MAX = 128;
 
 export const DEVICE_FLAG_READ_ONLY = 1;
 export const DEVICE_FLAG_IO_URING = 2; // else one request after the other, by preadv and pwritev
+export const DEVICE_FLAG_VHOST = 4; // the kernel serves the queues of the network device
+export const DEVICE_FLAG_STREAM = 8; // its descriptor is a stream socket of frames (passt)
+export const DEVICE_FLAG_MAC_FILTER = 16; // frames from another address than its own are dropped
+
+// The rate limiters of a network device, behind its configuration: four token buckets.
+export const DEVICE_LIMITS = 112;
+export const LIMIT_RX_BYTES = 0;
+export const LIMIT_RX_FRAMES = 1;
+export const LIMIT_TX_BYTES = 2;
+export const LIMIT_TX_FRAMES = 3;
+export const LIMIT_COUNT = 4;
+export const LIMIT_STRIDE = 24;
+export const LIMIT_SIZE = 0; // u64, tokens that the bucket holds; 0: no limit
+export const LIMIT_ONE_TIME_BURST = 8; // u64, tokens on top of that, once
+export const LIMIT_REFILL_MS = 16; // u64, milliseconds in which an empty bucket fills
 
 export const TABLES_END = 6400;
 export const PAYLOAD = 8192; // what segments of file 0 and paths point to lies from here on

@@ -81,7 +81,39 @@ export interface RngDevice {
   slot: VirtioSlot;
 }
 
-export type VirtioDevice = DiskDevice | RngDevice;
+/** A token bucket, with Firecracker's fields and their meaning. */
+export interface TokenBucket {
+  size: number; // tokens it holds: bytes, or frames
+  oneTimeBurst: number; // tokens on top of that, which are not filled up again
+  refillMs: number; // in which an empty bucket fills
+}
+
+/** The limits of one direction; left out: none. */
+export interface RateLimiter {
+  bandwidth?: TokenBucket; // in bytes
+  ops?: TokenBucket; // in frames
+}
+
+/** A network device as the engine sees it. The host opened its descriptors already. */
+export interface NetDevice {
+  kind: 'virtio-net';
+  slot: VirtioSlot;
+  id: string;
+  name: string; // of the tap or macvtap; 'passt'
+  mac: string; // 'aa:bb:cc:dd:ee:ff', lower case
+  mtu: number; // bytes; 0: the guest is told none
+  queuePairs: number;
+  queueSize: number;
+  offloads: bigint; // VIRTIO_NET_F_* that its backend can do
+  macFilter: boolean; // drop what the guest sends from another address
+  stream: boolean; // the one descriptor is a stream socket (passt), not a tap
+  fds: readonly number[]; // one for each queue pair
+  vhostFds: readonly number[]; // as many of /dev/vhost-net, or none
+  rx: RateLimiter;
+  tx: RateLimiter;
+}
+
+export type VirtioDevice = DiskDevice | NetDevice | RngDevice;
 
 /** The pages guest RAM is made of: ordinary, large where the kernel finds any, from the pool. */
 export type HugePages = 'off' | 'transparent' | '2M';

@@ -15,8 +15,6 @@ import {
   KIND_PVPANIC,
   KIND_RTC,
   KIND_SERIAL,
-  KIND_VIRTIO_BLK,
-  KIND_VIRTIO_RNG,
   PORT_ACPI_PM,
   PORT_BOOT_TIMER,
   PORT_I8042_COMMAND,
@@ -28,11 +26,11 @@ import {
 import type { MachineImage, VirtioDevice } from '../boot/image.ts';
 import { SERIAL_PIN, VIRTIO_MMIO_BYTES, VIRTIO_MMIO_START } from '../boot/layout.ts';
 import { Cage } from '../core.ts';
-import { encodeBlkConfig, encodeRngConfig } from '../device-config.ts';
 import { GuestMemory } from '../guest-memory.ts';
 import type { DevicePlan } from '../replay/header.ts';
 import type { Recorder } from '../replay/recorder.ts';
 import { WINDOW_STRIDE } from '../shim.ts';
+import { virtioPlan } from '../virtio-plan.ts';
 import { Device, type DeviceOptions } from './device.ts';
 
 const NO_PIN = -1;
@@ -102,25 +100,13 @@ const BOOT_TIMER_PLAN: PortPlan = {
 
 const NO_CONFIG = new Uint8Array(0);
 
-/** The report's name of a virtio device. The prefix keeps a disk's id apart from other devices. */
-export function virtioName(device: VirtioDevice): string {
-  return device.kind === 'virtio-blk' ? `disk:${device.id}` : device.kind;
-}
-
 const portPlans = ({ bootTimer }: MachineImage): readonly PortPlan[] =>
   bootTimer ? [...PORT_PLANS, BOOT_TIMER_PLAN] : PORT_PLANS;
-
-function windowPlan(virtio: VirtioDevice): DevicePlan {
-  const isDisk = virtio.kind === 'virtio-blk';
-  const kind = isDisk ? KIND_VIRTIO_BLK : KIND_VIRTIO_RNG;
-  const config = isDisk ? encodeBlkConfig(virtio) : encodeRngConfig();
-  return { name: virtioName(virtio), kind, config };
-}
 
 /** All devices of a machine in the order of their places, here and in a cell (shim/bus.c). */
 export function devicePlans(image: MachineImage): DevicePlan[] {
   const ports = portPlans(image).map(({ name, kind }) => ({ name, kind, config: NO_CONFIG }));
-  return [...ports, ...image.virtio.map(windowPlan)];
+  return [...ports, ...image.virtio.map(virtioPlan)];
 }
 
 /** All devices of a machine, by port and by window. */
@@ -181,7 +167,7 @@ export class Bus {
 
   private addWindow(virtio: VirtioDevice): void {
     const { address, pin } = virtio.slot;
-    const { name, kind, config } = windowPlan(virtio);
+    const { name, kind, config } = virtioPlan(virtio);
     const device = this.addDevice({ name, pin, rights: VIRTIO_RIGHTS }, kind, config);
     const index = (address - VIRTIO_MMIO_START) / VIRTIO_MMIO_BYTES;
     this.windows[index] = { device, base: address };

@@ -11,7 +11,8 @@ import {
 import type { DiskDevice, VirtioDevice } from '../boot/image.ts';
 import type { DiskReport } from '../report.ts';
 import type { BlockResult, Vm } from '../shim.ts';
-import { virtioName } from './bus.ts';
+import { virtioPlan } from '../virtio-plan.ts';
+
 import type { Device } from './device.ts';
 
 export interface Executed {
@@ -35,7 +36,7 @@ export class Executor {
     this.vm = vm;
     for (const device of virtio) {
       if (device.kind === 'virtio-blk') this.addDisk(device);
-      else this.rngs.add(virtioName(device));
+      else this.rngs.add(virtioPlan(device).name);
     }
   }
 
@@ -61,7 +62,10 @@ export class Executor {
     const counts = { requests: 0, bytesRead: 0, bytesWritten: 0, errors: 0, lastError: null };
     // This engine is for looking at what happens, not for how long it takes.
     const times = { engine: 'sync' as const, latencyMicroseconds: { read: {}, write: {} } };
-    this.disks.set(virtioName(disk), { disk, report: { id, path, readOnly, ...counts, ...times } });
+    this.disks.set(virtioPlan(disk).name, {
+      disk,
+      report: { id, path, readOnly, ...counts, ...times },
+    });
   }
 
   private executeDisk({ disk, report }: DiskState, kind: number, record: Uint8Array) {
