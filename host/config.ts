@@ -1,18 +1,9 @@
 // What a run needs, validated once at the edge into one frozen object: below it types are trusted.
 // Flags and the JSON file of --config use the same names; a flag wins over the file.
 import { type ConfineConfig, toConfineConfig } from './confine-config.ts';
-import {
-  checkDisk,
-  checkText,
-  type DiskConfig,
-  oneOf,
-  type RawSettings,
-  shown,
-  toDisks,
-  unknownKey,
-  usage,
-} from './disk-config.ts';
+import { checkDisk, type DiskConfig, toDisks } from './disk-config.ts';
 import type { FaradayError } from './errors.ts';
+import { checkText, oneOf, type RawSettings, shown, unknownKey, usage } from './settings.ts';
 import { formatSize, parseSize } from './size.ts';
 import { readSmallFile } from './small-file.ts';
 

@@ -1,9 +1,9 @@
 // `faraday run`: boot one guest and stay with it. The default verb.
 import { Command } from 'commander';
 import { toRunConfig } from '../config.ts';
-import type { RawSettings } from '../disk-config.ts';
 import { FaradayError } from '../errors.ts';
 import { createLog, printError, printOutput } from '../log.ts';
+import type { RawSettings } from '../settings.ts';
 import { addConfineOptions } from './confine-options.ts';
 import { addMachineOptions, settingsOf } from './machine-options.ts';
 
