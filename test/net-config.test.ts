@@ -322,7 +322,7 @@ test('the policy of a run names what its network opens', () => {
   const what = sandbox.cell!.descriptors.map((one) => one.what);
   assert.ok(what.includes('network net0: a, 2 queues'));
   assert.ok(what.includes('/dev/vhost-net, 2 queues, for network net0'));
-  assert.match(sandboxText(sandbox), /Opened before it gives anything up[^]*\/dev\/net\/tun/);
+  assert.match(sandboxText(sandbox), /Opened before it gives anything up[\s\S]*\/dev\/net\/tun/);
   const macvtap = explainSandbox(config({ tap: 'absent0', 'net-backend': 'macvtap' }), true);
   assert.equal(macvtap.host.before[0]!.path, '/dev/tapN');
   const none = explainSandbox(config({}), true);
