@@ -1,5 +1,5 @@
-// What `faraday run` takes as a network and how it refuses: host/net-config.ts, host/net-address.ts,
-// host/net-limits.ts. test/net-open.test.ts opens them.
+// What `faraday run` takes as a network and how it refuses: host/net-config.ts and what it reads
+// with, host/net-address.ts and host/net-limits.ts. test/net-open.test.ts opens them.
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

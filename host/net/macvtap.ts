@@ -17,7 +17,7 @@ function explain(name: string, path: string, errno: string): string | undefined 
     return `${macvtap} is no macvtap: it has no ${path}; 'ip link add ... type macvtap' makes one`;
   }
   if (errno === 'EACCES' || errno === 'EPERM') {
-    return `${macvtap} may not be opened by this user; give it ${path}, as with 'chown USER ${path}'`;
+    return `${macvtap} may not be opened by this user; 'chown USER ${path}' allows it`;
   }
   if (errno === 'EBUSY') return `${macvtap} has no queue left; use fewer queues=`;
   return undefined;
