@@ -14,7 +14,7 @@ import { EXIT_GUEST, FaradayError } from './errors.ts';
 import { explainCall } from './explain.ts';
 import { bootKernel } from './kernel/resolve.ts';
 import type { Log } from './log.ts';
-import { closeNets, type OpenNet, releaseNets, toNetDevice } from './net/open-net.ts';
+import { closeNets, type OpenNet, toNetDevice } from './net/open-net.ts';
 import type { Recorder } from './replay/recorder.ts';
 import { checkReportPath, writeReport } from './report.ts';
 import { describeCrash, exitCode, type RunResult, toReport } from './result.ts';
@@ -164,31 +164,26 @@ async function runInCell(
   }
 }
 
-/** What a guest that starts is given, and how its networks are ended. */
-interface Use<T> {
-  use(opened: Opened, guard: HostGuard): Promise<T>;
-  end(nets: readonly OpenNet[]): void; // where `use` succeeded
-}
-
 /**
  * Opens what the guest shall have, uses it, closes it. Networks come first: making and changing
  * interfaces, and passt, take rights that HostGuard gives up.
  */
-async function withOpened<T>(config: RunConfig, log: Log, { use, end }: Use<T>): Promise<T> {
+async function withOpened<T>(
+  config: RunConfig,
+  log: Log,
+  use: (opened: Opened, guard: HostGuard) => Promise<T>,
+): Promise<T> {
   const nets = await openNetsOf(config, log);
-  let endNets = closeNets;
   try {
     const guard = new HostGuard(config, log);
     const disks = openDisks(config.disks);
     try {
-      const result = await use({ disks, nets }, guard);
-      endNets = end;
-      return result;
+      return await use({ disks, nets }, guard);
     } finally {
       closeDisks(disks);
     }
   } finally {
-    endNets(nets);
+    closeNets(nets);
   }
 }
 
@@ -224,18 +219,16 @@ async function runToEnd(
 
 /** Runs one guest from start to end. Returns the exit code; throws FaradayError before a start. */
 export async function runMachine(config: RunConfig, log: Log): Promise<number> {
-  const use: Use<number>['use'] = (opened, guard) => runToEnd(config, log, opened, guard);
-  return withOpened(config, log, { use, end: closeNets });
+  return withOpened(config, log, (opened, guard) => runToEnd(config, log, opened, guard));
 }
 
 /** Starts one guest that runs on without this process; returns the pid of its cell. */
 export async function startMachine(config: RunConfig, log: Log): Promise<number> {
-  const use: Use<number>['use'] = async (opened, guard) => {
+  return withOpened(config, log, async (opened, guard) => {
     const { image } = await prepare(config, opened, log);
     const { startDetached } = await import('./engine/detach.ts');
     return startDetached(image, cellOptions(config, log, guard));
-  };
-  return withOpened(config, log, { use, end: releaseNets });
+  });
 }
 
 /** The machine image of a configuration, to be kept; its disks are only looked at. */

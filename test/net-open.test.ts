@@ -293,11 +293,12 @@ tunTest('a macvtap that is none, or absent', () => {
 });
 
 tunTest('a macvtap is opened by its number and has its own address', () => {
-  const make = 'ip link add under0 type veth; ip link add link under0 name mv0 type macvtap';
-  spawnSync('sh', ['-c', make]);
+  persist('under0');
+  const make = 'link add link under0 name mv0 type macvtap mode bridge';
+  spawnSync('ip', make.split(' '));
   const index = kernel.interfaceIndex('mv0');
   if (index === undefined || !existsSync(`/dev/tap${index}`)) {
-    process.stdout.write('(skipped: this host makes no macvtap, or no /dev/tapN for it) ');
+    process.stdout.write('\nSKIPPED: this host makes no macvtap, or no /dev/tapN for it\n');
     return;
   }
   const [net] = openNets(toNets({ tap: 'mv0', 'net-backend': 'macvtap' }, 1).nets, log);

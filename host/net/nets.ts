@@ -8,7 +8,7 @@ import type { NetRequest } from '../net-config.ts';
 import * as kernel from './ioctl.ts';
 import { openMacvtap } from './macvtap.ts';
 import { closeDescriptors, closeNets, type OpenNet } from './open-net.ts';
-import { startPasst } from './passt.ts';
+import { PASST_MTU, startPasst } from './passt.ts';
 import { adoptTap, hostError, type OpenInterface, openTap } from './tap.ts';
 import { openVhost } from './vhost.ts';
 
@@ -77,10 +77,11 @@ function openInterface({ source, backend, queuePairs }: NetRequest, log: Log): O
 
 // --- One network --------------------------------------------------------------------------------
 
+/** passt ends by itself once nobody has its socket. */
 function openPasst(request: NetRequest, log: Log): OpenNet {
-  const passt = startPasst(request, log);
-  const { id, mac = macFor('passt', id), mtu = 0 } = request;
-  return { request, name: 'passt', mac, mtu, offloads: 0n, fds: [passt.fd], vhostFds: [], passt };
+  const { id, mac = macFor('passt', id), mtu = PASST_MTU } = request;
+  const { fd } = startPasst({ ...request, mac, mtu }, log);
+  return { request, name: 'passt', mac, mtu, offloads: 0n, fds: [fd], vhostFds: [] };
 }
 
 function openOne(request: NetRequest, log: Log): OpenNet {
@@ -116,7 +117,7 @@ function explained(error: unknown, { id }: NetRequest): unknown {
 // --- All of them --------------------------------------------------------------------------------
 
 function checkOnce(open: readonly OpenNet[]): void {
-  const names = open.flatMap(({ passt, name }) => (passt ? [] : [name]));
+  const names = open.map(({ name }) => name);
   const twice = names.find((name, at) => names.indexOf(name) !== at);
   if (twice === undefined) return;
   throw new FaradayError('bad-usage', `--net: ${twice} is given twice; attach each interface once`);

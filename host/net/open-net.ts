@@ -2,7 +2,6 @@
 import { closeSync } from 'node:fs';
 import type { NetDevice, VirtioSlot } from '../boot/image.ts';
 import type { NetRequest } from '../net-config.ts';
-import type { Passt } from './passt.ts';
 
 const QUEUE_SIZE = 256;
 
@@ -15,7 +14,6 @@ export interface OpenNet {
   offloads: bigint; // NET_OFFLOADS
   fds: readonly number[];
   vhostFds: readonly number[];
-  passt?: Passt;
 }
 
 /** Closes what was opened here: inherited descriptors are somebody else's. */
@@ -27,21 +25,15 @@ export function closeDescriptors(
   for (const fd of [...('fds' in source ? [] : fds), ...vhostFds]) closeSync(fd);
 }
 
-/** Closes the descriptors and ends what serves them. */
-export function closeNets(nets: readonly OpenNet[]): void {
-  releaseNets(nets);
-  for (const { passt } of nets) passt?.close();
-}
-
 /** Closes the descriptors of this process; a guest that was left running keeps its own. */
-export function releaseNets(nets: readonly OpenNet[]): void {
+export function closeNets(nets: readonly OpenNet[]): void {
   for (const { request, fds, vhostFds } of nets) closeDescriptors(request, fds, vhostFds);
 }
 
 /** The device that a machine gets of it. */
 export function toNetDevice(slot: VirtioSlot, open: OpenNet): NetDevice {
-  const { request, passt, ...device } = open;
+  const { request, ...device } = open;
   const { id, queuePairs, queueSize = QUEUE_SIZE, macFilter, rx, tx } = request;
   const settings = { id, queuePairs, queueSize, macFilter, rx, tx };
-  return { kind: 'virtio-net', slot, ...device, ...settings, stream: passt !== undefined };
+  return { kind: 'virtio-net', slot, ...device, ...settings, stream: request.backend === 'user' };
 }

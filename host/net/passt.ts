@@ -3,10 +3,12 @@ import { FaradayError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { NetRequest } from '../net-config.ts';
 
-/** passt at work: the stream socket to it, and how to end it. The socket is the caller's. */
+/** The guest's MTU where nobody asks for one, in bytes. */
+export const PASST_MTU = 65520;
+
+/** The stream socket to passt, which ends when the last copy of it is closed. */
 export interface Passt {
   fd: number;
-  close(): void;
 }
 
 /** Starts passt for one network. */
