@@ -8,6 +8,7 @@ import {
   fstatSync,
   openSync,
   readdirSync,
+  readFileSync,
   readSync,
 } from 'node:fs';
 import { test } from 'uvu';
@@ -208,6 +209,9 @@ tunTest('a descriptor that was opened by others is taken, and left open', () => 
   const fd = tunWith(kernel.IFF_TAP | kernel.IFF_NO_PI | kernel.IFF_VNET_HDR);
   const [net] = opened(`fd=${fd}`);
   assert.equal([net!.name, net!.fds], ['fd0', [fd]]);
+  const flags = readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8').match(/^flags:\s+(\d+)$/m)![1]!;
+  const wanted = 0o2000000 | constants.O_NONBLOCK; // O_CLOEXEC: for no program but the cell
+  assert.is(Number.parseInt(flags, 8) & wanted, wanted);
   closeNets([net!]);
   assert.ok(fstatSync(fd));
   closeSync(fd);
@@ -359,7 +363,7 @@ tunTest('the command says it in one line, with the exit code, and leaves nothing
     const all = [FARADAY, '--kernel', '/absent', ...args];
     const { status, stderr } = spawnSync(process.execPath, all, { encoding: 'utf8' });
     assert.match(stderr, message);
-    assert.is(status, code, stderr);
+    assert.is(status, code);
     assert.is(kernel.interfaceIndex('n0'), undefined);
   }
   closeSync(holder.fds[0]!);

@@ -10,6 +10,7 @@ const TUNSETOFFLOAD = 0x4004_54d0;
 const TUNSETVNETHDRSZ = 0x4004_54d8;
 const VHOST_GET_FEATURES = 0x8008_af00;
 const FIONBIO = 0x5421;
+const FIOCLEX = 0x5451;
 
 const SIOCGIFFLAGS = 0x8913;
 const SIOCSIFFLAGS = 0x8914;
@@ -142,6 +143,10 @@ export function setVnetHeaderBytes(fd: number, lengthBytes: number): void {
 
 export function setNonBlocking(fd: number): void {
   shim().ioctl(fd, FIONBIO, int(1));
+}
+
+export function setCloseOnExec(fd: number): void {
+  shim().ioctl(fd, FIOCLEX, 0);
 }
 
 /** Bits of VIRTIO_F_*, VIRTIO_NET_F_* and VHOST_* that the kernel's device does. */

@@ -7,7 +7,6 @@ import {
   openDevice,
   openEach,
   prepareTap,
-  probeOffloads,
   TAP_FLAGS,
 } from './tap.ts';
 
@@ -49,5 +48,5 @@ export function openMacvtap(name: string, queues: number): OpenInterface {
     }
     return fd;
   });
-  return { name, fds, offloads: probeOffloads(fds[0]) };
+  return { name, fds };
 }

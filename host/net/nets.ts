@@ -9,7 +9,7 @@ import * as kernel from './ioctl.ts';
 import { openMacvtap } from './macvtap.ts';
 import { closeDescriptors, closeNets, type OpenNet } from './open-net.ts';
 import { PASST_MTU, startPasst } from './passt.ts';
-import { adoptTap, hostError, type OpenInterface, openTap } from './tap.ts';
+import { adoptTap, hostError, type OpenInterface, openTap, probeOffloads } from './tap.ts';
 import { openVhost } from './vhost.ts';
 
 const MTU_OF_ETHERNET = 1500; // what a guest assumes where it is told none
@@ -92,8 +92,9 @@ function openOne(request: NetRequest, log: Log): OpenNet {
   let fds: readonly number[] = [];
   try {
     const opened = openInterface(request, log);
-    const { name, offloads } = opened;
+    const { name } = opened;
     fds = opened.fds;
+    const offloads = probeOffloads(fds[0]);
     // A descriptor may lead to an interface of another network namespace.
     const isHere = kernel.interfaceIndex(name) !== undefined;
     const mtu = isHere ? agreeMtu(name, request.mtu, isNew) : (request.mtu ?? 0);

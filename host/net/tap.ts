@@ -14,7 +14,6 @@ export const TAP_FLAGS = kernel.IFF_TAP | kernel.IFF_NO_PI | kernel.IFF_VNET_HDR
 export interface OpenInterface {
   name: string;
   fds: readonly number[];
-  offloads: bigint; // NET_OFFLOADS
 }
 
 export const hostError = (message: string): FaradayError => new FaradayError('host', message);
@@ -169,7 +168,7 @@ export function openTap(name: string, queues: number, log: Log): OpenInterface {
     return fd;
   });
   if (!exists) log('info', `made tap ${name}, which goes with the guest`);
-  return { name, fds, offloads: probeOffloads(fds[0]) };
+  return { name, fds };
 }
 
 // --- By descriptor ------------------------------------------------------------------------------
@@ -199,8 +198,9 @@ export function adoptTap(fds: readonly number[]): OpenInterface {
     throw hostError(`--net fd '${fds.join(':')}' is of two taps, ${names[0]} and ${stranger}`);
   }
   for (const fd of fds) {
+    kernel.setCloseOnExec(fd); // the cell gets a copy, nobody else
     kernel.setNonBlocking(fd);
     prepareTap(fd);
   }
-  return { name: names[0], fds, offloads: probeOffloads(fds[0]) };
+  return { name: names[0], fds };
 }
