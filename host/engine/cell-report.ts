@@ -198,8 +198,8 @@ function processClock(): (nanoseconds: bigint) => number {
  */
 export function toRunResult(
   view: DataView,
-  networks: readonly DataView[],
   image: MachineImage,
+  networks: readonly DataView[] = [],
 ): Omit<RunResult, 'confinement'> {
   const report = new ReportView(view);
   const toProcessMs = processClock();

@@ -82,7 +82,7 @@ function stoppedEarly(signal: string, image: MachineImage): RunResult {
     ...{ cause: 'signal', signal, detail: null, crash: null },
     phases: { cellStartedMs: null, loadedMs: null, createdMs: null, runningMs: null },
     ...{ markerMs: null, endMs: nowMs() },
-    ...{ exits: [], unclaimedExits: 0, devices: [], disks, confinement: null },
+    ...{ exits: [], unclaimedExits: 0, devices: [], disks, networks: [], confinement: null },
   };
 }
 
@@ -224,7 +224,7 @@ export class Cell {
           throw brokenCell('ended without a word on its recording');
         }
         this.result = {
-          ...toRunResult(message.report, this.networks, this.image),
+          ...toRunResult(message.report, this.image, this.networks),
           confinement: this.confinement,
         };
         return this.farewell();
