@@ -69,6 +69,11 @@ test('every option of a network', () => {
   assert.equal(ip, { address: '10.0.0.2', prefix: 24 });
 });
 
+test('a subnet of two addresses has no others to keep free', () => {
+  const { ip, gateway } = net('tap=a,ip=10.0.0.2/31,gateway=10.0.0.3');
+  assert.equal([ip!.prefix, gateway], [31, '10.0.0.3']);
+});
+
 test('descriptors are a queue each', () => {
   const made = net('fd=5:7');
   assert.equal([made.source, made.queuePairs], [{ fds: [5, 7] }, 2]);

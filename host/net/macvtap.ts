@@ -1,6 +1,13 @@
 // Opening a macvtap: the character device of an interface that was made on top of another one.
 import { closeSync } from 'node:fs';
-import { errnoOf, IFF_MULTI_QUEUE, interfaceIndex, setTunInterface } from './ioctl.ts';
+import type { FaradayError } from '../errors.ts';
+import {
+  errnoOf,
+  IFF_MULTI_QUEUE,
+  interfaceIndex,
+  setTunInterface,
+  tunInterface,
+} from './ioctl.ts';
 import {
   hostError,
   type OpenInterface,
@@ -33,6 +40,21 @@ function deviceOf(name: string): string {
   throw hostError(`--net tap '${name}' does not exist; as root, ${fix}`);
 }
 
+/** /dev has no network namespaces: the device of this number may be another one's. */
+function setUp(fd: number, name: string, path: string, flags: number): void {
+  const refused = (finding: string): FaradayError => hostError(`--net tap '${name}': ${finding}`);
+  let found: string;
+  try {
+    setTunInterface(fd, name, flags);
+    prepareTap(fd);
+    found = tunInterface(fd).name;
+  } catch (error) {
+    throw refused(`${path} is no macvtap (${errnoOf(error)})`);
+  }
+  if (found === name) return;
+  throw refused(`${path} is that of ${found}, elsewhere; pass the right one on as fd=N`);
+}
+
 /** Opens the macvtap of this name once for each queue, all or none. */
 export function openMacvtap(name: string, queues: number): OpenInterface {
   const path = deviceOf(name);
@@ -40,11 +62,10 @@ export function openMacvtap(name: string, queues: number): OpenInterface {
   const fds = openEach(queues, () => {
     const fd = openDevice(path, (errno) => explain(name, path, errno));
     try {
-      setTunInterface(fd, name, flags);
-      prepareTap(fd);
+      setUp(fd, name, path, flags);
     } catch (error) {
       closeSync(fd);
-      throw hostError(`--net tap '${name}': ${path} is no macvtap (${errnoOf(error)})`);
+      throw error;
     }
     return fd;
   });
