@@ -63,7 +63,7 @@ export const STATE_KIND = 0x8040;
 export const NET_STATE = 0x8180;
 export const NET_STATE_OFFLOADS = 0; // u64, VIRTIO_NET_F_GUEST_*: what received frames may need
 export const NET_STATE_QUEUE_PAIRS = 8; // u16: frames are received on the queues of the first ones
-export const NET_STATE_LINK = 10; // u8, the link is up
+export const NET_STATE_LINK_DOWN = 10; // u8
 export const NET_STATE_ANNOUNCE = 11; // u8, the driver has not yet announced itself as asked
 export const NET_STATE_MAC = 12; // 6 bytes: the driver's address
 
