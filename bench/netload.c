@@ -25,7 +25,7 @@
 #define DATAGRAMS 64 // in one call
 #define DATAGRAM_BUFFER (16 << 20) // of the receiving socket: what it cannot hold would be lost
 #define QUIET_US 100000 // after which a receiver asks whether the sender is done
-#define WARM_US 300000 // not counted
+#define WARM_US 200000 // not counted
 #define LIMIT_SECONDS 60
 
 struct result {
@@ -37,7 +37,7 @@ static const char *address;
 static bool serving;
 static int control, listener, datagram_socket; // the listener is the server's, for streams
 static struct mmsghdr messages[DATAGRAMS];
-static uint64_t limit_us = 1000000;
+static uint64_t limit_us = 1500000;
 static uint8_t buffer[CHUNK_BYTES];
 
 static uint64_t now_us(void) {
