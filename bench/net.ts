@@ -13,7 +13,7 @@ import { benchInLab, compile, labFolder } from './parts/lab.ts';
 import { keepRaw, printComparison, printLine } from './parts/samples.ts';
 
 const ROUNDS = 5;
-const TIME_LIMIT_SECONDS = 420;
+const TIME_LIMIT_SECONDS = 450;
 const ROOT_MIB = 32;
 const HOST_ADDRESS = '10.0.0.1';
 const GUEST_ADDRESS = '10.0.0.2';
