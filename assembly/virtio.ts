@@ -7,7 +7,9 @@
 //   +16 queueSel u32            +20 status u32             +24 interruptStatus u32
 //   +28 configGeneration u32    +32 featuresBeyond u32 (a bit past 63 was accepted)
 //   +36 writeback u32 (virtio-blk's only writable configuration field)
-import { EFFECT_IRQ, EFFECT_SETUP, KIND_VIRTIO_NET } from "./abi";
+import {
+  EFFECT_IRQ, EFFECT_SETUP, KIND_VIRTIO_NET, STATE_DRIVER_FEATURES, STATE_STATUS,
+} from "./abi";
 import { DEVICE_KIND, VIRTIO } from "./layout";
 import { incident } from "./registers";
 
@@ -44,6 +46,8 @@ export const VIRTIO_MMIO_INT_CONFIG: u32 = 1 << 1;
   writeback: u32;
 }
 if (offsetof<Virtio>("status") != 20) ERROR("Virtio moved: snapshots would break");
+if (VIRTIO + offsetof<Virtio>("status") != STATE_STATUS) ERROR("the host looks elsewhere");
+if (VIRTIO + offsetof<Virtio>("driverFeatures") != STATE_DRIVER_FEATURES) ERROR("likewise");
 if (offsetof<Virtio>() != 40) ERROR("Virtio changed size: snapshots would break");
 
 // @ts-ignore: decorator
