@@ -96,32 +96,31 @@ static struct result meet(struct result own) {
   return other;
 }
 
-static void send_stream(int connection) {
-  uint64_t until = now_us() + WARM_US + limit_us;
-  while (now_us() < until) check(send(connection, buffer, sizeof buffer, 0) > 0, "send");
+static void send_stream(int connection, uint64_t met) {
+  while (now_us() - met < WARM_US + limit_us) check(send(connection, buffer, sizeof buffer, 0) > 0, "send");
   shutdown(connection, SHUT_WR);
   check(recv(connection, buffer, 1, 0) == 0, "the receiver's end");
 }
 
-/** The bytes that come after the warm-up, to the end of the stream. */
-static struct result receive_stream(int connection) {
-  uint64_t bytes = 0, begin = 0, end = 0, warm = 0;
-  ssize_t got;
-  while ((got = recv(connection, buffer, sizeof buffer, 0)) > 0) {
-    end = now_us();
-    if (warm == 0) warm = end + WARM_US;
-    if (begin != 0) bytes += (uint64_t)got;
-    else if (end >= warm) begin = end;
-  }
-  check(got == 0, "receive");
-  return (struct result){bytes, end - begin};
+/** What arrives between the end of the warm-up and that of the load. */
+static void count(struct result *result, uint64_t met, uint64_t amount) {
+  uint64_t since = now_us() - met;
+  if (since >= WARM_US && since < WARM_US + limit_us) result->count += amount;
 }
 
-static struct result streams(bool sending) {
+static struct result receive_stream(int connection, uint64_t met) {
+  struct result result = {0, limit_us};
+  ssize_t got;
+  while ((got = recv(connection, buffer, sizeof buffer, 0)) > 0) count(&result, met, (uint64_t)got);
+  check(got == 0, "receive");
+  return result;
+}
+
+static struct result streams(bool sending, uint64_t met) {
   struct result result = {0};
   int connection = stream();
-  if (sending) send_stream(connection);
-  else result = receive_stream(connection);
+  if (sending) send_stream(connection, met);
+  else result = receive_stream(connection, met);
   close(connection);
   return result;
 }
@@ -147,36 +146,31 @@ static void open_datagram_socket(void) {
   datagram_socket = made;
 }
 
-static void send_datagrams(void) {
-  uint64_t until = now_us() + WARM_US + limit_us;
-  while (now_us() < until) {
+static void send_datagrams(uint64_t met) {
+  while (now_us() - met < WARM_US + limit_us) {
     int sent = sendmmsg(datagram_socket, messages, DATAGRAMS, 0);
     check(sent > 0 || errno == ENOBUFS, "sendmmsg");
   }
 }
 
-/** The datagrams between the warm-up and the last one; it ends when the sender waits for us. */
-static struct result receive_datagrams(void) {
-  uint64_t count = 0, begin = 0, end = 0, warm = 0;
+/** It ends when nothing comes any more and the sender waits for us. */
+static struct result receive_datagrams(uint64_t met) {
+  struct result result = {0, limit_us};
   for (;;) {
     int got = recvmmsg(datagram_socket, messages, DATAGRAMS, MSG_WAITFORONE, NULL);
-    if (got <= 0) {
-      check(errno == EAGAIN, "recvmmsg");
-      struct pollfd waiting = {.fd = control, .events = POLLIN};
-      if (poll(&waiting, 1, 0) > 0) break;
+    if (got > 0) {
+      count(&result, met, (uint64_t)got);
       continue;
     }
-    end = now_us();
-    if (warm == 0) warm = end + WARM_US;
-    if (begin != 0) count += (uint64_t)got;
-    else if (end >= warm) begin = end;
+    check(errno == EAGAIN, "recvmmsg");
+    struct pollfd waiting = {.fd = control, .events = POLLIN};
+    if (poll(&waiting, 1, 0) > 0) return result;
   }
-  return (struct result){count, end - begin};
 }
 
-static struct result datagrams(bool sending) {
-  if (!sending) return receive_datagrams();
-  send_datagrams();
+static struct result datagrams(bool sending, uint64_t met) {
+  if (!sending) return receive_datagrams(met);
+  send_datagrams(met);
   return (struct result){0};
 }
 
@@ -186,25 +180,22 @@ static bool echo(int connection, bool first) {
   return first || send(connection, buffer, 1, 0) == 1;
 }
 
-static struct result round_trips(bool asking) {
-  struct result result = {0};
+static struct result round_trips(bool asking, uint64_t met) {
+  struct result result = {0, asking ? limit_us : 0};
   int connection = stream();
-  uint64_t warm = now_us() + WARM_US;
   while (!asking && echo(connection, false)) continue;
-  while (asking && now_us() < warm) check(echo(connection, true), "echo");
-  uint64_t begin = now_us();
-  while (asking && result.us < limit_us) {
+  while (asking && now_us() - met < WARM_US + limit_us) {
     check(echo(connection, true), "echo");
-    result.count++;
-    result.us = now_us() - begin;
+    count(&result, met, 1);
   }
   close(connection);
   return result;
 }
 
-static void measure(const char *name, struct result (*load)(bool sending), bool by_guest) {
+static void measure(const char *name, struct result (*load)(bool sending, uint64_t met),
+                    bool by_guest) {
   meet((struct result){0});
-  struct result own = load(by_guest != serving);
+  struct result own = load(by_guest != serving, now_us());
   struct result other = meet(own);
   if (!serving) return;
   struct result counted = own.us ? own : other;
