@@ -3,25 +3,17 @@
 // programs that are compared, which say by struct device what a device of theirs is.
 #pragma once
 
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+#include "cage-samples.h"
 
 enum {
-  MEMORY_BYTES = 1 << 20,
-  QUEUE_SIZE = 256,
   BLOCK_BYTES = 4096,
   BATCH = 80, // requests of three descriptors in one queue
   ROUNDS = 400, // batches in a sample
-  SAMPLES = 31,
   DESC_TABLE = 0x10000,
   AVAIL_RING = 0x11000,
   USED_RING = 0x12000,
   DATA = 0x40000,
   STATUS_REGISTER = 0x70,
-  RUNNING = 15, // what it reads
 };
 
 /** Called through pointers, as a monitor calls a device: the compiler cannot fold loops. */
@@ -32,37 +24,12 @@ struct device {
   int (*complete)(uint32_t tag, uint32_t bytes); // 0: done, and an answer of the device's own
 };
 
-static double now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return time.tv_sec * 1e9 + time.tv_nsec;
-}
-
-static int ascending(const void *a, const void *b) {
-  double difference = *(const double *)a - *(const double *)b;
-  return (difference > 0) - (difference < 0);
-}
-
-static double median(double *samples) {
-  qsort(samples, SAMPLES, sizeof *samples, ascending);
-  return samples[SAMPLES / 2];
-}
-
-static void write_descriptor(uint8_t *memory, uint32_t index, uint64_t address, uint32_t length,
-                             uint16_t flags) {
-  uint16_t next = (uint16_t)(index + 1);
-  uint8_t *at = memory + DESC_TABLE + 16 * index;
-  memcpy(at, &address, 8);
-  memcpy(at + 8, &length, 4);
-  memcpy(at + 12, &flags, 2);
-  memcpy(at + 14, &next, 2);
-}
-
 static void set_up_requests(uint8_t *memory) {
   for (uint32_t i = 0; i < BATCH; i++) {
-    write_descriptor(memory, 3 * i, DATA + 64 * i, 16, 1);
-    write_descriptor(memory, 3 * i + 1, DATA + 0x10000 + BLOCK_BYTES * i, BLOCK_BYTES, 3);
-    write_descriptor(memory, 3 * i + 2, DATA + 64 * i + 32, 1, 2);
+    write_descriptor(memory + DESC_TABLE, 3 * i, DATA + 64 * i, 16, 1);
+    uint64_t data = DATA + 0x10000 + BLOCK_BYTES * i;
+    write_descriptor(memory + DESC_TABLE, 3 * i + 1, data, BLOCK_BYTES, 3);
+    write_descriptor(memory + DESC_TABLE, 3 * i + 2, DATA + 64 * i + 32, 1, 2);
     uint64_t sector = i;
     memcpy(memory + DATA + 64 * i + 8, &sector, 8);
   }

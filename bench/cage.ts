@@ -2,30 +2,26 @@
 // block request, and its completion: core.wasm in V8, the same as native code the way the cell has
 // it (bench/cage-native.c), and plain C that does the same work (bench/cage-reference.c), all
 // measured in the same call.
-import { execFileSync } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { EFFECT_REQUEST, TAG_GENERATION_MASK, TAG_GENERATION_SHIFT } from '../assembly/abi.ts';
 import { blkDevice, type Fixture } from '../test/fixtures.ts';
 import { BLK_T_IN, blkHeader, blkStatus } from '../testing/block.ts';
 import { REG, RUNNING } from '../testing/driver.ts';
 import { DATA, type DriverQueue } from '../testing/queue.ts';
+import { compileCage, type Lines, NATIVE_OBJECTS, runInTurn } from './parts/cage.ts';
+import { median, printLine, printRow, ratioOf } from './parts/samples.ts';
 
 const QUEUE_SIZE = 256;
 const BLOCK = 4096;
 const BATCH = 80; // requests of three descriptors in one queue, as in the reference
 const ROUNDS = 400; // batches in a sample
 const SAMPLES = 31;
-const RUNS = 3; // of each C program
+const RUNS = 9; // of each C program
 const WARM_UP_SAMPLES = 3; // until V8 has compiled everything for good
 
 interface Nanoseconds {
   read: number;
   parse: number;
   complete: number;
-}
-
-function median(samples: number[]): number {
-  return samples.sort((a, b) => a - b)[samples.length >> 1];
 }
 
 const now = () => Number(process.hrtime.bigint());
@@ -94,42 +90,32 @@ function measureCage(): Nanoseconds {
   return { read: of((s) => s.read), parse: of((s) => s.parse), complete: of((s) => s.complete) };
 }
 
-/** Compiles a C program of this folder with the shim's headers, and gives its three numbers. */
-function measureProgram(name: string, objects: string[]): Nanoseconds {
-  const path = (file: string) => fileURLToPath(new URL(file, import.meta.url));
-  const [build, binary] = [path('../build'), path(`../build/${name}`)];
-  const headers = ['-D_GNU_SOURCE', `-I${path('../shim')}`, `-I${build}`];
-  const flags = ['-O2', '-Wall', '-Wextra', '-Werror', '-static-pie', '-fPIE', ...headers];
-  const inputs = [path(`${name}.c`), ...objects.map((object) => `${build}/obj/${object}`)];
-  execFileSync('gcc', [...flags, '-o', binary, ...inputs]);
-  const samples = [...Array(RUNS).keys()].map(() =>
-    execFileSync(binary).toString().trim().split(' ').map(Number),
-  );
-  const [read, parse, complete] = [0, 1, 2].map((at) => median(samples.map((each) => each[at])));
-  return { read, parse, complete };
+/** The three numbers of each run of a C program. */
+function figuresOf(runs: Lines[]): Nanoseconds[] {
+  return runs.map(([line]) => {
+    const [read, parse, complete] = line!.map(Number);
+    return { read: read!, parse: parse!, complete: complete! };
+  });
 }
+
+const ROWS: [name: string, pick: (of: Nanoseconds) => number][] = [
+  ['register read', (of) => of.read],
+  ['notify and parse', (of) => of.parse],
+  ['completion', (of) => of.complete],
+  ['whole request', (of) => of.parse + of.complete],
+];
 
 /** Measures all three and prints one table. */
 export function run(): void {
-  const reference = measureProgram('cage-reference', []);
-  const native = measureProgram('cage-native', ['cage.c.o', 'libfaraday.a']);
+  const reference = compileCage('cage-reference', []);
+  const native = compileCage('cage-native', NATIVE_OBJECTS);
+  const [theirs, ours] = runInTurn([reference, native], RUNS).map(figuresOf);
   const v8 = measureCage();
-  const row = (name: string, pick: (of: Nanoseconds) => number): [string, ...number[]] => [
-    name,
-    ...[v8, native, reference].map(pick),
-    pick(native) / pick(reference),
-  ];
-  const rows = [
-    row('register read', (of) => of.read),
-    row('notify and parse', (of) => of.parse),
-    row('completion', (of) => of.complete),
-    row('whole request', (of) => of.parse + of.complete),
-  ];
-  console.log(`cage: ns each, median of ${SAMPLES} samples of ${BATCH * ROUNDS}`);
-  console.log('                         V8   native        C native/C');
-  for (const [name, v8Time, ours, theirs, ratio] of rows) {
-    const columns = [v8Time, ours, theirs].map((value) => value.toFixed(1));
-    const line = [...columns, ratio.toFixed(2)].map((column) => column.padStart(8)).join(' ');
-    console.log(`${name.padEnd(18)} ${line}`);
+  printLine(`cage: ns each, median of ${SAMPLES} samples of ${BATCH * ROUNDS}`);
+  printRow('', ['V8', 'native', 'C', 'native/C']);
+  for (const [name, pick] of ROWS) {
+    const [own, other] = [ours!.map(pick), theirs!.map(pick)];
+    const figures = [pick(v8), median(own), median(other)].map((value) => value.toFixed(1));
+    printRow(name, [...figures, ratioOf(own, other).toFixed(2)]);
   }
 }

@@ -1,0 +1,149 @@
+// How fast is a guest's network, under Faraday and under QEMU's microvm?
+// The same kernel, driver and load against a tap of the host, in turn, inside the nested lab: each
+// monitor's own way through user space beside the other's, and the kernel's (vhost-net) likewise.
+import { copyFileSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { commandLine } from '../host/boot/cmdline.ts';
+import { FaradayError } from '../host/errors.ts';
+import { openModuleFolder, readModule } from '../host/kernel/module-folder.ts';
+import type { RunReport } from '../host/report.ts';
+import { kernelFiles } from '../tools/distribution.ts';
+import { makeRootDisk } from '../tools/rootfs.ts';
+import { benchInLab, compile, labFolder } from './parts/lab.ts';
+import { keepRaw, printComparison, printLine } from './parts/samples.ts';
+
+const ROUNDS = 5;
+const TIME_LIMIT_SECONDS = 450;
+const ROOT_MIB = 32;
+const HOST_ADDRESS = '10.0.0.1';
+const GUEST_ADDRESS = '10.0.0.2';
+const PREFIX_BITS = 24;
+
+// The kernel's own initramfs loads no network driver for QEMU's guest: both get theirs here.
+const MODULES = ['failover', 'net_failover', 'virtio_net'];
+
+const GUEST_INIT = `#!/bin/sh
+exec < /dev/console > /dev/console 2>&1
+for module in ${MODULES.join(' ')}; do
+  [ -e /sys/module/$module ] || insmod /modules/$module.ko
+done
+ip link set eth0 up
+ip address add ${GUEST_ADDRESS}/${PREFIX_BITS} dev eth0 2> /dev/null
+/netload load ${HOST_ADDRESS}
+poweroff -f
+`;
+
+/** Who is measured, and against whom. */
+const PAIRS: [id: string, name: string][][] = [
+  [
+    ['faraday tap', 'faraday, tap'],
+    ['microvm off', 'QEMU microvm, tap, vhost=off'],
+  ],
+  [
+    ['faraday vhost-net', 'faraday, vhost-net'],
+    ['microvm on', 'QEMU microvm, tap, vhost=on'],
+  ],
+];
+
+interface Load {
+  id: string; // in the output of netload
+  title: string;
+  digits: number;
+  perSecond: (count: number) => number; // of what netload counts
+}
+
+const mebibytes = (bytes: number) => bytes / 2 ** 20;
+const each = (count: number) => count;
+
+const LOADS: Load[] = [
+  { id: 'stream-out', title: 'TCP, guest to host: MiB/s', digits: 1, perSecond: mebibytes },
+  { id: 'stream-in', title: 'TCP, host to guest: MiB/s', digits: 1, perSecond: mebibytes },
+  { id: 'datagrams-out', title: 'UDP, 64 bytes, guest to host: /s', digits: 0, perSecond: each },
+  { id: 'datagrams-in', title: 'UDP, 64 bytes, host to guest: /s', digits: 0, perSecond: each },
+  { id: 'round-trips', title: 'TCP, 1 byte and back: /s', digits: 0, perSecond: each },
+];
+
+interface Sample {
+  monitor: string;
+  round: number; // 0 is the warm-up
+  load: string;
+  count: number; // as netload has it
+  microseconds: number;
+}
+
+interface Measured {
+  samples: Sample[];
+  reports: { monitor: string; round: number; report: RunReport }[];
+}
+
+async function prepare(): Promise<void> {
+  const folder = await labFolder('net');
+  const program = join(folder, 'netload');
+  await compile('netload', program);
+  const files: Record<string, Uint8Array> = { netload: readFileSync(program) };
+  const kernel = await kernelFiles('cloud');
+  const modules = openModuleFolder(join(kernel.folder, 'lib/modules', kernel.release));
+  for (const name of MODULES) {
+    files[`modules/${name}.ko`] = (await readModule(modules, name)).bytes;
+  }
+  await makeRootDisk(join(folder, 'root.ext4'), ROOT_MIB, { init: GUEST_INIT, files });
+  copyFileSync(new URL('net.sh', import.meta.url), join(folder, 'net.sh'));
+}
+
+function parse(output: string): Measured {
+  const measured: Measured = { samples: [], reports: [] };
+  let monitor = '';
+  let round = 0;
+  for (const line of output.replaceAll('\r', '').split('\n')) {
+    const [first, ...rest] = line.split(' ');
+    if (first === 'guest') {
+      round = Number(rest[0]);
+      monitor = rest.slice(1).join(' ');
+    } else if (first === 'report' && rest[0]) {
+      const report = JSON.parse(line.slice('report '.length)) as RunReport;
+      measured.reports.push({ monitor, round, report });
+    } else if (LOADS.some(({ id }) => id === first)) {
+      const [count, microseconds] = rest.map(Number);
+      const numbers = { count: count!, microseconds: microseconds! };
+      measured.samples.push({ monitor, round, load: first!, ...numbers });
+    }
+  }
+  return measured;
+}
+
+/** One number per round, a second each; NaN where the guest did not get so far. */
+function series(samples: Sample[], monitor: string, load: Load): number[] {
+  return Array.from({ length: ROUNDS }, (_, index) => {
+    const found = samples.find((sample) => {
+      return sample.monitor === monitor && sample.load === load.id && sample.round === index + 1;
+    });
+    return found ? (load.perSecond(found.count) / found.microseconds) * 1e6 : Number.NaN;
+  });
+}
+
+/** Measures in the lab and prints the tables; raw samples stay in build/bench/net.json. */
+export async function run(): Promise<void> {
+  await prepare();
+  const root = { device: '/dev/vda', readOnly: true, filesystem: 'ext4' };
+  const settings = [commandLine({ root }), ROUNDS, HOST_ADDRESS, GUEST_ADDRESS, PREFIX_BITS];
+  const output = await benchInLab({
+    name: 'net',
+    command: [
+      ...['bash', 'net.sh', process.execPath, ...settings.map(String)],
+      ...PAIRS.flatMap((pair) => pair.map(([id]) => id)),
+    ],
+    timeoutSeconds: TIME_LIMIT_SECONDS,
+  });
+  const measured = parse(output);
+  keepRaw('net', measured);
+  if (measured.samples.length === 0) throw new FaradayError('internal', `net: ${output}`);
+  printLine(`medians of ${ROUNDS} rounds; ratios are to the line below`);
+  for (const load of LOADS) {
+    for (const pair of PAIRS) {
+      const contenders = pair.map(([id, name]) => {
+        return { name, values: series(measured.samples, id, load) };
+      });
+      printComparison(load.title, contenders, contenders.at(-1)!, load.digits);
+    }
+  }
+}

@@ -1,0 +1,230 @@
+// netload serve ADDRESS | netload load ADDRESS: the load of bench/net.ts. One end of it serves on the
+// host, at the tap's address, the other loads in the guest. Streams by TCP both ways, datagrams of 64
+// bytes both ways, then round trips of one byte. Before and after each the two meet on a connection
+// of their own. The server prints a line for each, with what the receiving end counted, by its
+// clock: NAME COUNT MICROSECONDS.
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CONTROL_PORT 7000
+#define STREAM_PORT 7001
+#define DATAGRAM_PORT 7002
+#define CHUNK_BYTES (128 << 10) // of a stream, in one call
+#define DATAGRAM_BYTES 64
+#define DATAGRAMS 64 // in one call
+#define DATAGRAM_BUFFER (16 << 20) // of the receiving socket: what it cannot hold would be lost
+#define QUIET_US 100000 // after which a receiver asks whether the sender is done
+#define WARM_US 200000 // not counted
+#define LIMIT_SECONDS 60
+
+struct result {
+  uint64_t count; // bytes, datagrams or round trips
+  uint64_t us;
+};
+
+static const char *address;
+static bool serving;
+static int control, listener, datagram_socket; // the listener is the server's, for streams
+static struct mmsghdr messages[DATAGRAMS];
+static uint64_t limit_us = 1500000;
+static uint8_t buffer[CHUNK_BYTES];
+
+static uint64_t now_us(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
+}
+
+static void check(bool good, const char *what) {
+  if (good) return;
+  perror(what);
+  exit(1);
+}
+
+static struct sockaddr_in place(uint16_t port) {
+  struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port)};
+  check(inet_pton(AF_INET, address, &at.sin_addr) == 1, address);
+  return at;
+}
+
+static void set(int socket, int level, int option, int value) {
+  check(setsockopt(socket, level, option, &value, sizeof value) == 0, "setsockopt");
+}
+
+static int listen_at(uint16_t port) {
+  struct sockaddr_in at = place(port);
+  int made = socket(AF_INET, SOCK_STREAM, 0);
+  set(made, SOL_SOCKET, SO_REUSEADDR, 1);
+  check(bind(made, (struct sockaddr *)&at, sizeof at) == 0 && listen(made, 8) == 0, "listen");
+  return made;
+}
+
+/** Until the link is up and the server there, a second try at a time. */
+static int connect_to(uint16_t port) {
+  struct sockaddr_in at = place(port);
+  for (;;) {
+    int made = socket(AF_INET, SOCK_STREAM, 0);
+    if (connect(made, (struct sockaddr *)&at, sizeof at) == 0) return made;
+    close(made);
+    usleep(100000);
+  }
+}
+
+static int stream(void) {
+  int made = serving ? accept(listener, NULL, NULL) : connect_to(STREAM_PORT);
+  check(made >= 0, "accept");
+  set(made, IPPROTO_TCP, TCP_NODELAY, 1);
+  return made;
+}
+
+/** The other end's, which is there when that is where we are. */
+static struct result meet(struct result own) {
+  struct result other;
+  check(send(control, &own, sizeof own, 0) == sizeof own, "control: send");
+  check(recv(control, &other, sizeof other, MSG_WAITALL) == sizeof other, "control: receive");
+  return other;
+}
+
+static void send_stream(int connection, uint64_t met) {
+  while (now_us() - met < WARM_US + limit_us) check(send(connection, buffer, sizeof buffer, 0) > 0, "send");
+  shutdown(connection, SHUT_WR);
+  check(recv(connection, buffer, 1, 0) == 0, "the receiver's end");
+}
+
+/** What arrives between the end of the warm-up and that of the load. */
+static void count(struct result *result, uint64_t met, uint64_t amount) {
+  uint64_t since = now_us() - met;
+  if (since >= WARM_US && since < WARM_US + limit_us) result->count += amount;
+}
+
+static struct result receive_stream(int connection, uint64_t met) {
+  struct result result = {0, limit_us};
+  ssize_t got;
+  while ((got = recv(connection, buffer, sizeof buffer, 0)) > 0) count(&result, met, (uint64_t)got);
+  check(got == 0, "receive");
+  return result;
+}
+
+static struct result streams(bool sending, uint64_t met) {
+  struct result result = {0};
+  int connection = stream();
+  if (sending) send_stream(connection, met);
+  else result = receive_stream(connection, met);
+  close(connection);
+  return result;
+}
+
+/** Between the addresses at which the two meet. */
+static void open_datagram_socket(void) {
+  static struct iovec parts[DATAGRAMS];
+  struct sockaddr_in own, other;
+  struct timeval quiet = {.tv_usec = QUIET_US};
+  socklen_t length = sizeof own;
+  for (int i = 0; i < DATAGRAMS; i++) {
+    parts[i] = (struct iovec){buffer + i * DATAGRAM_BYTES, DATAGRAM_BYTES};
+    messages[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = parts + i, .msg_iovlen = 1}};
+  }
+  check(getsockname(control, (struct sockaddr *)&own, &length) == 0, "getsockname");
+  check(getpeername(control, (struct sockaddr *)&other, &length) == 0, "getpeername");
+  own.sin_port = other.sin_port = htons(DATAGRAM_PORT);
+  int made = socket(AF_INET, SOCK_DGRAM, 0);
+  set(made, SOL_SOCKET, SO_RCVBUFFORCE, DATAGRAM_BUFFER);
+  check(setsockopt(made, SOL_SOCKET, SO_RCVTIMEO, &quiet, sizeof quiet) == 0, "SO_RCVTIMEO");
+  check(bind(made, (struct sockaddr *)&own, sizeof own) == 0, "bind");
+  check(connect(made, (struct sockaddr *)&other, sizeof other) == 0, "connect");
+  datagram_socket = made;
+}
+
+static void send_datagrams(uint64_t met) {
+  while (now_us() - met < WARM_US + limit_us) {
+    int sent = sendmmsg(datagram_socket, messages, DATAGRAMS, 0);
+    check(sent > 0 || errno == ENOBUFS, "sendmmsg");
+  }
+}
+
+/** It ends when nothing comes any more and the sender waits for us. */
+static struct result receive_datagrams(uint64_t met) {
+  struct result result = {0, limit_us};
+  for (;;) {
+    int got = recvmmsg(datagram_socket, messages, DATAGRAMS, MSG_WAITFORONE, NULL);
+    if (got > 0) {
+      count(&result, met, (uint64_t)got);
+      continue;
+    }
+    check(errno == EAGAIN, "recvmmsg");
+    struct pollfd waiting = {.fd = control, .events = POLLIN};
+    if (poll(&waiting, 1, 0) > 0) return result;
+  }
+}
+
+static struct result datagrams(bool sending, uint64_t met) {
+  if (!sending) return receive_datagrams(met);
+  send_datagrams(met);
+  return (struct result){0};
+}
+
+static bool echo(int connection, bool first) {
+  if (first && send(connection, buffer, 1, 0) != 1) return false;
+  if (recv(connection, buffer, 1, 0) != 1) return false;
+  return first || send(connection, buffer, 1, 0) == 1;
+}
+
+static struct result round_trips(bool asking, uint64_t met) {
+  struct result result = {0, asking ? limit_us : 0};
+  int connection = stream();
+  while (!asking && echo(connection, false)) continue;
+  while (asking && now_us() - met < WARM_US + limit_us) {
+    check(echo(connection, true), "echo");
+    count(&result, met, 1);
+  }
+  close(connection);
+  return result;
+}
+
+static void measure(const char *name, struct result (*load)(bool sending, uint64_t met),
+                    bool by_guest) {
+  meet((struct result){0});
+  struct result own = load(by_guest != serving, now_us());
+  struct result other = meet(own);
+  if (!serving) return;
+  struct result counted = own.us ? own : other;
+  printf("%s %llu %llu\n", name, (unsigned long long)counted.count,
+         (unsigned long long)counted.us);
+  fflush(stdout);
+}
+
+int main(int argc, char **argv) {
+  check(argc >= 3, "netload serve|load ADDRESS [MILLISECONDS]");
+  serving = strcmp(argv[1], "serve") == 0;
+  address = argv[2];
+  if (argc > 3) limit_us = strtoull(argv[3], NULL, 10) * 1000;
+  alarm(LIMIT_SECONDS);
+  if (serving) {
+    int meeting = listen_at(CONTROL_PORT);
+    listener = listen_at(STREAM_PORT);
+    control = accept(meeting, NULL, NULL);
+    check(control >= 0, "accept");
+  } else {
+    control = connect_to(CONTROL_PORT);
+  }
+  set(control, IPPROTO_TCP, TCP_NODELAY, 1);
+  open_datagram_socket();
+  measure("stream-out", streams, true);
+  measure("stream-in", streams, false);
+  measure("datagrams-out", datagrams, true);
+  measure("datagrams-in", datagrams, false);
+  measure("round-trips", round_trips, true);
+  meet((struct result){0}); // the guest does not go before everything has arrived
+  return 0;
+}
