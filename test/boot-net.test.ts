@@ -264,6 +264,24 @@ done
 echo "GUEST $now"
 `,
   },
+  user: {
+    host: `${PREPARE}ip link add dummy0 type dummy
+ip address add 192.0.2.2/24 dev dummy0
+ip link set dummy0 up
+ip route add default via 192.0.2.1
+mkdir www
+yes page | head -c 1M > www/page
+sha256sum < www/page > keep/sum
+busybox httpd -f -p 8001 -h www &
+(await_text output 'GUEST ready'
+net-peer upload 127.0.0.1 8080 1048576
+net-peer download 127.0.0.1 8080 1048576
+net-peer stop 127.0.0.1 8080) > keep/host 2>&1 &
+${boot('--net-backend user --publish 8080:7000')}`,
+    guest: `${LEASE}
+echo "GUEST page $(wget -q -O - http://192.0.2.1:8001/page | sha256sum)"
+${LISTEN}`,
+  },
 };
 
 const outcomeOf = outcomesOf('net', SCENARIOS, { 'bin/net-peer': readFileSync(PEER) });
@@ -419,6 +437,12 @@ test('what is sent to the guest over its limit of frames waits', async () => {
   const { output } = await poweredOff('limited-frames');
   const frames = numberAfter(output, 'GUEST net-peer counted');
   assert.ok(frames > 50 && frames <= 100, `${frames} frames`);
+});
+
+test("with passt the guest reaches the host's network, and a published port the guest", async () => {
+  const { output, file } = await poweredOff('user');
+  assert.match(output, `GUEST page ${file('sum').trim()}`);
+  assert.match(file('host'), /upload 1048576 intact\nnet-peer download 1048576 intact/);
 });
 
 test.run();
