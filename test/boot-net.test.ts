@@ -439,7 +439,7 @@ test('what is sent to the guest over its limit of frames waits', async () => {
   assert.ok(frames > 50 && frames <= 100, `${frames} frames`);
 });
 
-test("with passt the guest reaches the host's network, and a published port the guest", async () => {
+test("with passt the guest reaches the host's network, and a published port it", async () => {
   const { output, file } = await poweredOff('user');
   assert.match(output, `GUEST page ${file('sum').trim()}`);
   assert.match(file('host'), /upload 1048576 intact\nnet-peer download 1048576 intact/);
