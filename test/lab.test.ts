@@ -42,7 +42,7 @@ test('a command sees a KVM that runs Linux, and its status and output come back'
   assert.is(result.output, expected.join('\n'));
 });
 
-test('a command can make networks: bridges, pairs, name spaces, macvtaps, translation', async () => {
+test('a command makes networks: bridges, pairs, name spaces, macvtaps, translation', async () => {
   const result = await inLab(`
     ip link add br0 type bridge && ip netns add other || exit 1
     ip link add veth0 type veth peer name veth1 netns other || exit 1
