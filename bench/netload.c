@@ -1,9 +1,9 @@
-// netload serve ADDRESS | netload load ADDRESS: the load of bench/net.ts. One end of it serves on the
-// host, at the tap's address, the other loads in the guest. Streams by TCP both ways, datagrams of 64
-// bytes both ways, then round trips of one byte. Streams are not copied at either end: an emulated
-// processor takes longer for that than a monitor for its work. Before and after each load the two
-// meet on a connection of their own. The server prints a line for each, with what the receiving end
-// counted, by its clock: NAME COUNT MICROSECONDS.
+// netload serve ADDRESS | netload load ADDRESS: the load of bench/net.ts. One end of it serves on
+// the host, at the tap's address, the other loads in the guest. Streams by TCP both ways,
+// datagrams of 64 bytes both ways, then round trips of one byte. Streams are not copied at either
+// end: an emulated processor takes longer for that than a monitor for its work. Before and after
+// each load the two meet on a connection of their own. The server prints a line for each, with
+// what the receiving end counted, by its clock: NAME COUNT MICROSECONDS.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
