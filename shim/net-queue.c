@@ -79,12 +79,19 @@ static void keep_buffer(struct net_receive *receive, uint32_t tag, const struct 
   receive->buffers[place] = (struct net_buffer){tag, (uint32_t)request->length, count};
 }
 
-/** Takes buffers until the longest frame fits into them, or none is left. Lock held. */
-static void take_buffers(struct net *net, struct net_receive *receive, uint32_t queue) {
+/**
+ * Takes buffers until the longest frame fits into them, or none is left. True: there may be more.
+ * Lock held.
+ */
+static bool take_buffers(struct net *net, struct net_receive *receive, uint32_t queue) {
   uint8_t record[ABI_REQUEST_BYTES_MAX];
   struct request request;
-  while (receive->bytes < NET_WHOLE_BYTES && receive->count < NET_BUFFERS_MAX &&
-         receive->range_count + ABI_RANGE_COUNT_MAX <= NET_RANGES_MAX) {
+  // Buffers that are no good do not count, and may never end: this does.
+  for (unsigned i = 0; i < NET_BUFFERS_MAX; i++) {
+    if (receive->bytes >= NET_WHOLE_BYTES || receive->count == NET_BUFFERS_MAX ||
+        receive->range_count + ABI_RANGE_COUNT_MAX > NET_RANGES_MAX) {
+      return true;
+    }
     uint32_t tag;
     uint32_t effects = device_next(net->device, queue);
     uint32_t size = 0;
@@ -92,7 +99,7 @@ static void take_buffers(struct net *net, struct net_receive *receive, uint32_t 
     device_interrupt(net->device, effects);
     if (size == 0) {
       if (effects & ABI_EFFECT_MORE) continue; // a turn's worth of buffers that were no good
-      return;
+      return false;
     }
     memcpy(&tag, record + ABI_REQUEST_TAG, sizeof tag);
     bool good = request_read(&request, &net->machine->memory, record, size) == 0 &&
@@ -105,6 +112,7 @@ static void take_buffers(struct net *net, struct net_receive *receive, uint32_t 
       device_interrupt(net->device, effects);
     }
   }
+  return true;
 }
 
 static void drop_oldest(struct net_receive *receive) {
@@ -223,12 +231,12 @@ static bool receive_one(struct net *net, uint32_t pair) {
   if (receive->generation != queue_of(net, queue)->generation) {
     forget_buffers(net, receive, queue);
   }
-  take_buffers(net, receive, queue);
+  bool more = take_buffers(net, receive, queue);
   if (receive->pending) {
     return settle(net, receive, queue, receive->pending, receive->placed);
   }
-  receive->starved = receive->count == 0;
-  if (receive->starved) return false;
+  receive->starved = receive->count == 0 && !more;
+  if (receive->count == 0) return more;
   int count = offer(net, receive, ranges, &placed);
   begin(net, queue);
   int64_t bytes = receive_frame(net, pair, ranges, count);
@@ -277,7 +285,8 @@ static bool take_frames(struct net *net, struct net_transmit *transmit, uint32_t
   uint8_t record[ABI_REQUEST_BYTES_MAX];
   transmit->first = transmit->count = 0;
   transmit->generation = queue_of(net, queue)->generation;
-  while (transmit->count < NET_BATCH) {
+  // Frames that are refused do not count, and may never end: this does.
+  for (unsigned i = 0; i < TURN && transmit->count < NET_BATCH; i++) {
     struct net_frame *frame = &transmit->frames[transmit->count];
     struct request *request = &frame->request;
     uint32_t effects = device_next(net->device, queue);
@@ -376,6 +385,14 @@ static void send_frames(struct net *net, uint32_t pair, uint64_t now) {
   give_back(net, transmit, queue, at);
 }
 
+/** Sends what the socket did not take of a frame that was given back, as far as it does now. */
+static void send_rest(struct net *net, uint32_t pair) {
+  struct net_transmit *transmit = &net->transmit[pair];
+  int error = net->gone ? 0 : stream_flush(net->stream, net->fds[pair]);
+  transmit->blocked |= error == EAGAIN;
+  if (error && error != EAGAIN) reason_of(net, error);
+}
+
 bool net_transmit(struct net *net, uint32_t pair, uint64_t now) {
   struct net_transmit *transmit = &net->transmit[pair];
   uint32_t queue = 2 * pair + 1;
@@ -392,6 +409,7 @@ bool net_transmit(struct net *net, uint32_t pair, uint64_t now) {
     if (transmit->first < transmit->count) break; // blocked, or over a limit
   }
   pthread_mutex_unlock(&net->device->lock);
+  if (net->stream) send_rest(net, pair);
   bool left = transmit->first < transmit->count;
   transmit->ready = left || more;
   return transmit->ready && !transmit->blocked && !limited(net, IMAGE_LIMIT_TX_BYTES, now);

@@ -212,7 +212,7 @@ async function assertLost(what: string, act: (running: Running) => void, count: 
       .receiveAl()
       .powerOff();
   });
-  const { cell, peer } = running;
+  const { cell } = running;
   await untilUp(cell);
   act(running);
   if (later) {
@@ -264,6 +264,18 @@ cellTest('a socket that dies while it is full gives all frames back', async () =
   await end(running);
   const { frames, drops: dropped } = countsOf(running.cell, TX);
   assert.is(frames + dropped[protocol.NET_DROP_DOWN]!, count);
+});
+
+cellTest('frames that wait for a full socket are dropped when it is lost otherwise', async () => {
+  const count = 60;
+  const running = await start([...buffers(1, 2048), ...same(count, LARGE)], (code) => {
+    offer(offer(bringUp(code), RX, 1), TX, count).say('up');
+    awaitUsed(code, TX, count).powerOff();
+  });
+  running.peer.ignore();
+  await untilUp(running.cell);
+  running.peer.raw(length(0));
+  await end(running);
 });
 
 cellTest('a flood from the other end keeps neither pause nor stop waiting', async () => {
