@@ -273,9 +273,15 @@ static void handle(struct network *network, const struct epoll_event *event) {
       for (uint32_t i = 0; i < network->count; i++) set_up(&network->nets[i], false);
       return;
     case SOURCE_BACKEND:
-      // An error is read like a frame.
+      // An error is read like a frame, where frames are read; elsewhere it would come for ever.
+      if (!(net->watched[index] & EPOLLIN) && event->events & (EPOLLERR | EPOLLHUP)) {
+        net->gone = true;
+      }
       if (event->events & ~(uint32_t)EPOLLOUT) net->receive[index].ready = true;
-      if (event->events & EPOLLOUT) net->transmit[index].blocked = false;
+      if (event->events & EPOLLOUT) {
+        net->transmit[index].blocked = false;
+        net->transmit[index].ready = true; // the rest of a frame at least
+      }
       return;
     case SOURCE_KICK:
       if (is_control(net, index)) {
@@ -321,6 +327,7 @@ static uint64_t serve(const struct network *network, struct net *net) {
       epoll_ctl(network->epoll, EPOLL_CTL_DEL, net->fds[pair], NULL);
     }
     lose(net);
+    return 0; // frames that waited for it are dropped
   }
   return delay;
 }

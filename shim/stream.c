@@ -61,8 +61,7 @@ int64_t stream_receive(struct stream *stream, int fd, const struct iovec *ranges
   }
 }
 
-/** Sends what is left of a frame. 0, or an errno. */
-static int send_rest(struct stream *stream, int fd) {
+int stream_flush(struct stream *stream, int fd) {
   while (stream->rest_begin < stream->rest_end) {
     ssize_t sent =
         write(fd, stream->rest + stream->rest_begin, stream->rest_end - stream->rest_begin);
@@ -75,7 +74,7 @@ static int send_rest(struct stream *stream, int fd) {
 int stream_send(struct stream *stream, int fd, const struct iovec *ranges, int range_count) {
   struct iovec all[ABI_RANGE_COUNT_MAX + 2];
   uint32_t length = 0;
-  int error = send_rest(stream, fd);
+  int error = stream_flush(stream, fd);
   if (error) return error;
   for (int i = 0; i < range_count; i++) {
     length += (uint32_t)ranges[i].iov_len;

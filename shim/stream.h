@@ -29,5 +29,8 @@ struct stream {
 int64_t stream_receive(struct stream *stream, int fd, const struct iovec *ranges,
                        int range_count);
 
+/** Sends what the socket did not take of the last frame. 0, or an errno; EAGAIN: it is full. */
+int stream_flush(struct stream *stream, int fd);
+
 /** Sends a frame (without a header). 0, or an errno; EAGAIN: the socket is full. */
 int stream_send(struct stream *stream, int fd, const struct iovec *ranges, int range_count);
