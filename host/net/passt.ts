@@ -2,8 +2,9 @@
 // into sockets of an ordinary process. It speaks Ethernet over a stream socket, each frame after
 // its length, 32 bits, big endian.
 //
-// What it starts with is what it ever has: no right to gain others (no_new_privs), an empty environment, no descriptor but its end of the socket pair. Then it shuts
-// itself in: namespaces of its own, an empty root, no capabilities, a filter on system calls.
+// What it starts with is what it ever has: no right to gain others (no_new_privs), an empty
+// environment, no descriptor but its end of the socket pair. Then it shuts itself in: namespaces of
+// its own, an empty root, no capabilities, a filter on system calls.
 // The socket is its leash: it ends when nobody has the other end, be it a cell that outlives us.
 import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { FaradayError } from '../errors.ts';
@@ -43,7 +44,7 @@ export interface Passt {
   fd: number; // our end of the stream socket, blocking; passt ends when its last copy is closed
 }
 
-/** The guest's MTU where nobody asks for one: passt has no offloads, so large frames are its speed. */
+/** The guest's MTU where nobody asks for one: passt has no offloads, large frames are its speed. */
 export const PASST_MTU = 65520;
 
 // The addresses that users of QEMU's user networking know.
