@@ -82,7 +82,7 @@ function mayAdminister(): boolean {
 
 function checkAble(verb: string, steps: readonly Step[]): void {
   if (!mayAdminister()) {
-    const what = `'faraday net ${verb}' changes the network of this host, which takes root's rights`;
+    const what = `'faraday net ${verb}' changes this host's network, which takes root's rights`;
     throw new FaradayError(
       'host',
       `${what}; run it with sudo, or add --dry-run to see what it does`,
