@@ -59,11 +59,15 @@ export const COUNTER_COUNT = 16;
 // The kind the device was initialised with, u32.
 export const STATE_KIND = 0x8040;
 
+// Of a virtio device: the features that its driver accepted, u64, and its device status, u32.
+export const STATE_DRIVER_FEATURES = 0x8100;
+export const STATE_STATUS = 0x8114;
+
 // What a virtio-net device and its driver agreed on, for the host to carry out; with EFFECT_SETUP.
 export const NET_STATE = 0x8180;
 export const NET_STATE_OFFLOADS = 0; // u64, VIRTIO_NET_F_GUEST_*: what received frames may need
 export const NET_STATE_QUEUE_PAIRS = 8; // u16: frames are received on the queues of the first ones
-export const NET_STATE_LINK = 10; // u8, the link is up
+export const NET_STATE_LINK_DOWN = 10; // u8
 export const NET_STATE_ANNOUNCE = 11; // u8, the driver has not yet announced itself as asked
 export const NET_STATE_MAC = 12; // 6 bytes: the driver's address
 

@@ -3,18 +3,22 @@
 import {
   BLK_CONFIG_BYTES, CAGE_MEMORY_BYTES, INVALID_CONFIG, INVALID_KIND, INVALID_STATE, KIND_ACPI_PM,
   KIND_BOOT_TIMER, KIND_I8042, KIND_PVPANIC, KIND_RTC, KIND_SERIAL, KIND_VIRTIO_BLK,
-  KIND_VIRTIO_RNG,
+  KIND_VIRTIO_NET, KIND_VIRTIO_RNG, NET_CONFIG_BYTES,
   QUEUE_COUNT_MAX, QUEUE_SIZE_MAX, RNG_CONFIG_BYTES, TAG_GENERATION_MASK, VALID,
 } from "./abi";
 import { I8042_BYTES, i8042Valid } from "./i8042";
 import { inFlight } from "./in-flight";
 import {
-  CONFIG, DEVICE_KIND, IN_FLIGHT, IN_FLIGHT_QUEUE_BYTES, PORT_DEVICE, QUEUES, STATE_END, VIRTIO,
+  CONFIG, DEVICE_KIND, IN_FLIGHT, IN_FLIGHT_QUEUE_BYTES, NET, PORT_DEVICE, QUEUES, STATE_END,
+  VIRTIO,
 } from "./layout";
 import { RTC_BYTES, rtcValid } from "./rtc";
 import { SERIAL_BYTES, serialValid } from "./serial";
 import { Virtio, virtioRunning } from "./virtio";
-import { deviceConfigValid, deviceQueueCount, deviceRequestKind } from "./virtio-device";
+import {
+  deviceConfigValid, deviceHeldValid, deviceQueueCount, deviceRequestKind, deviceStateBytes,
+  deviceStateValid,
+} from "./virtio-device";
 import { virtioMmioQueueValid, virtioMmioValid } from "./virtio-mmio";
 import { virtq } from "./virtq";
 
@@ -24,6 +28,7 @@ export function checkState(): u32 {
   switch (load<u32>(DEVICE_KIND)) {
     case KIND_VIRTIO_BLK: return virtioDevice(BLK_CONFIG_BYTES);
     case KIND_VIRTIO_RNG: return virtioDevice(RNG_CONFIG_BYTES);
+    case KIND_VIRTIO_NET: return virtioDevice(NET_CONFIG_BYTES);
     case KIND_SERIAL: return portDevice(serialValid(), SERIAL_BYTES);
     case KIND_I8042: return portDevice(i8042Valid(), I8042_BYTES);
     case KIND_RTC: return portDevice(rtcValid(), RTC_BYTES);
@@ -36,10 +41,10 @@ export function checkState(): u32 {
 
 function virtioDevice(configBytes: usize): u32 {
   const rest = zero(CONFIG + ((configBytes + 3) & ~3), VIRTIO) &&
-    zero(VIRTIO + offsetof<Virtio>(), QUEUES);
+    zero(VIRTIO + offsetof<Virtio>(), NET) && zero(NET + deviceStateBytes(), QUEUES);
   if (!rest) return INVALID_STATE;
   if (!deviceConfigValid()) return INVALID_CONFIG;
-  return virtioMmioValid() && queuesValid() ? VALID : INVALID_STATE;
+  return deviceStateValid() && virtioMmioValid() && queuesValid() ? VALID : INVALID_STATE;
 }
 
 function portDevice(valid: bool, stateBytes: usize): u32 {
@@ -67,12 +72,14 @@ function headsValid(queueIndex: u32): bool {
     const entry = inFlight(queueIndex, head);
     if (<i32>entry.generation > TAG_GENERATION_MASK) return false;
     if (entry.kind == 0) continue;
-    if (queue.ready == 0 || head >= queue.size || !deviceRequestKind(entry.kind)) return false;
+    if (queue.ready == 0 || head >= queue.size) return false;
+    if (!deviceRequestKind(queueIndex, entry.kind)) return false;
     count++;
   }
   // Every head taken from a live ring was given back, or is in flight.
   const taken: u32 = (<u32>queue.availNext - queue.usedNext) & 0xffff;
-  return !virtioRunning() || queue.ready == 0 || taken == count;
+  const given = !virtioRunning() || queue.ready == 0 || taken == count;
+  return given && deviceHeldValid(queueIndex, count);
 }
 
 // The regions start and end at multiples of 4.

@@ -2,11 +2,13 @@
 // No specification: this is how a completion is tied to its chain (docs/abi.md, tags).
 //
 // InFlight, one per head, from IN_FLIGHT, IN_FLIGHT_QUEUE_BYTES per queue:
-//   +0 statusAddress u64 (virtio-blk: guest-physical address of the status byte)
+//   +0 statusAddress u64 (guest-physical; virtio-blk: of the status byte; receive buffer of
+//      virtio-net: of num_buffers)
 //   +8 payloadBytes u32 (what the host may have written at most; virtio-blk: all before the status)
 //   +12 generation u16 (stays when the head is free)  +14 kind u8 (REQUEST_KIND_*, 0: free)
+//   +15 next u8 (virtio-net: the head of the receive buffer that was handed out after this one)
 import {
-  QUEUE_COUNT_MAX, QUEUE_SIZE_MAX, REQUEST, REQUEST_FLAGS, REQUEST_KIND, REQUEST_LENGTH,
+  QUEUE_SIZE_MAX, REQUEST, REQUEST_FLAGS, REQUEST_KIND, REQUEST_LENGTH,
   REQUEST_OFFSET, REQUEST_RANGES, REQUEST_RANGE_COUNT, REQUEST_TAG, TAG_GENERATION_MASK,
   TAG_GENERATION_SHIFT, TAG_QUEUE_SHIFT, RANGE_LENGTH, RANGE_STRIDE,
 } from "./abi";
@@ -18,8 +20,10 @@ import { segment } from "./virtq";
   payloadBytes: u32;
   generation: u16;
   kind: u8;
+  next: u8;
 }
 if (offsetof<InFlight>("kind") != 14) ERROR("InFlight moved: snapshots would break");
+if (QUEUE_SIZE_MAX > 256) ERROR("a head has to fit into a byte");
 
 // @ts-ignore: decorator
 @inline export function inFlight(queueIndex: u32, head: u32): InFlight {
@@ -37,8 +41,9 @@ export function forgetQueue(queueIndex: u32): void {
   }
 }
 
-export function forgetAllQueues(): void {
-  for (let index: u32 = 0; index < <u32>QUEUE_COUNT_MAX; index++) forgetQueue(index);
+/** The same of the first `queueCount` queues, which must be all that can have any. */
+export function forgetQueues(queueCount: u32): void {
+  for (let index: u32 = 0; index < queueCount; index++) forgetQueue(index);
 }
 
 /** Enters a request into the table and writes the fixed part of its record; the ranges stand. */

@@ -2,7 +2,8 @@
 import {
   BLK_CONFIG_BYTES, INBOX, INBOX_BYTES, INCIDENT_REGISTER, INCIDENT_TAG, INVALID_CONFIG,
   INVALID_KIND, KIND_ACPI_PM, KIND_BOOT_TIMER, KIND_I8042, KIND_PVPANIC, KIND_RTC, KIND_SERIAL,
-  KIND_VIRTIO_BLK, KIND_VIRTIO_RNG, RNG_CONFIG_BYTES, STATE, STATE_BYTES, VALID,
+  KIND_VIRTIO_BLK, KIND_VIRTIO_NET, KIND_VIRTIO_RNG, NET_CONFIG_BYTES, RNG_CONFIG_BYTES, STATE,
+  STATE_BYTES, VALID,
 } from "./abi";
 import { acpiPmRead, acpiPmWrite } from "./acpi-pm";
 import { bootTimerRead, bootTimerWrite } from "./boot-timer";
@@ -15,6 +16,7 @@ import { rtcInput, rtcRead, rtcReset, rtcWrite } from "./rtc";
 import { serialFetch, serialInput, serialRead, serialReset, serialWrite } from "./serial";
 import { virtioNeedsReset } from "./virtio";
 import { deviceConfigValid } from "./virtio-device";
+import { netInput } from "./virtio-net";
 import { virtioMmioRead, virtioMmioReset, virtioMmioWrite } from "./virtio-mmio";
 import { requestsComplete, requestsNext, requestsNotify } from "./virtio-requests";
 
@@ -25,20 +27,25 @@ import { requestsComplete, requestsNext, requestsNotify } from "./virtio-request
 
 // @ts-ignore: decorator
 @inline function isVirtio(kind: u32): bool {
-  return kind == KIND_VIRTIO_BLK || kind == KIND_VIRTIO_RNG;
+  return kind >= <u32>KIND_VIRTIO_BLK && kind <= <u32>KIND_VIRTIO_NET;
+}
+
+function configBytes(kind: u32): u32 {
+  if (kind == KIND_VIRTIO_BLK) return BLK_CONFIG_BYTES;
+  return kind == KIND_VIRTIO_NET ? NET_CONFIG_BYTES : RNG_CONFIG_BYTES;
 }
 
 /** Makes the instance a device of `kind`, configured from the inbox. VALID or INVALID_*. */
 export function init(kind: u32): u32 {
   memory.fill(STATE, 0, STATE_BYTES);
-  if (kind != KIND_VIRTIO_BLK && kind != KIND_VIRTIO_RNG) {
+  if (!isVirtio(kind)) {
     if (kind < <u32>KIND_SERIAL || kind > <u32>KIND_PVPANIC) return INVALID_KIND;
     store<u32>(DEVICE_KIND, kind);
     reset();
     return VALID;
   }
   store<u32>(DEVICE_KIND, kind);
-  memory.copy(CONFIG, INBOX, kind == KIND_VIRTIO_BLK ? BLK_CONFIG_BYTES : RNG_CONFIG_BYTES);
+  memory.copy(CONFIG, INBOX, configBytes(kind));
   if (!deviceConfigValid()) {
     store<u32>(DEVICE_KIND, 0); // stays a device of no kind: reads all ones, takes nothing
     return INVALID_CONFIG;
@@ -51,6 +58,7 @@ export function init(kind: u32): u32 {
 export function read(offset: u32, width: u32): u32 {
   switch (kindOf()) {
     case KIND_VIRTIO_BLK:
+    case KIND_VIRTIO_NET:
     case KIND_VIRTIO_RNG: return virtioMmioRead(offset, width);
     case KIND_SERIAL: return serialRead(offset, width);
     case KIND_I8042: return i8042Read(offset, width);
@@ -66,6 +74,7 @@ export function read(offset: u32, width: u32): u32 {
 export function write(offset: u32, width: u32, value: u32): u32 {
   switch (kindOf()) {
     case KIND_VIRTIO_BLK:
+    case KIND_VIRTIO_NET:
     case KIND_VIRTIO_RNG: return virtioMmioWrite(offset, width, value);
     case KIND_SERIAL: return serialWrite(offset, width, value);
     case KIND_I8042: return i8042Write(offset, width, value);
@@ -100,6 +109,7 @@ export function input(length: u32): u32 {
   switch (kindOf()) {
     case KIND_SERIAL: return serialInput(bytes);
     case KIND_RTC: return rtcInput(bytes);
+    case KIND_VIRTIO_NET: return netInput(bytes);
     default: return answer(0);
   }
 }
@@ -108,6 +118,7 @@ export function input(length: u32): u32 {
 export function reset(): u32 {
   switch (kindOf()) {
     case KIND_VIRTIO_BLK:
+    case KIND_VIRTIO_NET:
     case KIND_VIRTIO_RNG: return virtioMmioReset();
     case KIND_SERIAL:
       serialReset();

@@ -4,14 +4,15 @@
 // State (from STATE):
 //   +0x0000 counters, 16 x u32          +0x0040 device kind, u32
 //   +0x0080 configuration (68 bytes)    +0x0100 transport of a virtio device (Virtio)
+//   +0x0180 a network device (VirtioNet)
 //   +0x0200 registers of a port device  +0x0400 queue slots, 64 bytes each (Virtq)
 //   +0x1000 heads in flight, 16 bytes each, 0x1000 bytes per queue (InFlight)
-//   +0x9000 end; the rest of the region is zero
+//   +0x12000 end; the rest of the region is zero
 // Scratch (between outbox and state):
 //   0x5000 what the last walk found (Chain)   0x5040 its segments, 16 bytes each
 //   0x6040 one descriptor    0x6060 request header    0x6080 used element    0x6100 config space
 import {
-  CAGE_MEMORY_BYTES, COUNTERS, COUNTER_COUNT, INBOX, INBOX_BYTES, OUTBOX, OUTBOX_BYTES,
+  CAGE_MEMORY_BYTES, COUNTERS, COUNTER_COUNT, INBOX, INBOX_BYTES, NET_STATE, OUTBOX, OUTBOX_BYTES,
   QUEUE_COUNT_MAX, QUEUE_SIZE_MAX, REQUEST, REQUEST_BYTES_MAX, STATE, STATE_BYTES, STATE_KIND,
 } from "./abi";
 
@@ -19,6 +20,7 @@ export const DEVICE_KIND: usize = STATE_KIND;
 export const CONFIG: usize = STATE + 0x80;
 export const CONFIG_BYTES_MAX: usize = 0x80;
 export const VIRTIO: usize = STATE + 0x100;
+export const NET: usize = NET_STATE;
 export const PORT_DEVICE: usize = STATE + 0x200;
 export const PORT_DEVICE_BYTES: usize = 0x200;
 export const QUEUES: usize = STATE + 0x400;
@@ -26,7 +28,7 @@ export const QUEUE_STRIDE: usize = 64;
 export const IN_FLIGHT: usize = STATE + 0x1000;
 export const IN_FLIGHT_STRIDE: usize = 16;
 export const IN_FLIGHT_QUEUE_BYTES: usize = 0x1000;
-export const STATE_END: usize = STATE + 0x9000;
+export const STATE_END: usize = STATE + 0x12000;
 
 export const CHAIN: usize = 0x5000;
 export const SEGMENTS: usize = 0x5040;

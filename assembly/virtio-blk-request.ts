@@ -11,7 +11,7 @@ import {
   REQUEST_FLAG_UNMAP, REQUEST_KIND_BLK_DISCARD, REQUEST_KIND_BLK_FLUSH, REQUEST_KIND_BLK_IN,
   REQUEST_KIND_BLK_OUT, REQUEST_KIND_BLK_WRITE_ZEROES, REQUEST_RANGES, RESULT_UNSUPPORTED,
 } from "./abi";
-import { guestRead, guestWrite } from "./guest";
+import { guestWrite } from "./guest";
 import { emitRanges, inFlight, submit } from "./in-flight";
 import { CONFIG, HEADER } from "./layout";
 import { incident } from "./registers";
@@ -20,7 +20,7 @@ import {
   VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
   blkCapacitySectors, blkFlag, blkWriteThrough,
 } from "./virtio-blk";
-import { segment, virtqPush, walked } from "./virtq";
+import { chainRead, chainWrite, segment, virtqPush, walked } from "./virtq";
 
 const VIRTIO_BLK_T_IN: u32 = 0;
 const VIRTIO_BLK_T_OUT: u32 = 1;
@@ -52,7 +52,7 @@ export function blkRequest(queueIndex: u32, head: u32): u32 {
   if (!hasStatus()) return incident(INCIDENT_REQUEST) | virtqPush(queueIndex, head, 0);
   const status = statusAddress();
   if (chain.readableBytes < HEADER_BYTES) return malformed(queueIndex, head, status);
-  if (!gather(0, HEADER, HEADER_BYTES)) {
+  if (!chainRead(0, HEADER, HEADER_BYTES)) {
     return incident(INCIDENT_MEMORY) | finish(queueIndex, head, status, VIRTIO_BLK_S_IOERR, 0);
   }
   const sector = load<u64>(HEADER, HEADER_SECTOR);
@@ -115,27 +115,6 @@ function malformed(queueIndex: u32, head: u32, status: u64): u32 {
   return incident(INCIDENT_REQUEST) | finish(queueIndex, head, status, VIRTIO_BLK_S_IOERR, 0);
 }
 
-// Copies bytes of the readable part into the cage; the caller made sure that it has as many.
-function gather(skipBytes: u32, destination: usize, lengthBytes: u32): bool {
-  let skip = skipBytes;
-  let left = lengthBytes;
-  let to = destination;
-  for (let index: u32 = 0; left != 0; index++) {
-    const source = segment(index);
-    const length = source.length;
-    if (length <= skip) {
-      skip -= length;
-      continue;
-    }
-    const taken = min<u32>(length - skip, left);
-    if (!guestRead(source.address + skip, to, taken)) return false;
-    to += taken;
-    left -= taken;
-    skip = 0;
-  }
-  return true;
-}
-
 // Whether the sectors lie on the disk; written so that nothing can overflow.
 function onDisk(sector: u64, sectorCount: u64): bool {
   const capacity = blkCapacitySectors();
@@ -196,16 +175,8 @@ function getId(queueIndex: u32, head: u32, status: u64): u32 {
   const chain = walked();
   // The driver's buffer must hold the whole identity (§5.2.6.1).
   if (chain.writableBytes - 1 < <u64>BLK_ID_BYTES) return malformed(queueIndex, head, status);
-  let left: u32 = BLK_ID_BYTES;
-  let from: usize = CONFIG + BLK_CONFIG_ID;
-  for (let index = chain.readableCount; left != 0; index++) {
-    const target = segment(index);
-    const taken = min<u32>(target.length, left);
-    if (taken != 0 && !guestWrite(target.address, from, taken)) {
-      return incident(INCIDENT_MEMORY) | finish(queueIndex, head, status, VIRTIO_BLK_S_IOERR, 0);
-    }
-    from += taken;
-    left -= taken;
+  if (!chainWrite(0, CONFIG + BLK_CONFIG_ID, BLK_ID_BYTES)) {
+    return incident(INCIDENT_MEMORY) | finish(queueIndex, head, status, VIRTIO_BLK_S_IOERR, 0);
   }
   return finish(queueIndex, head, status, VIRTIO_BLK_S_OK, BLK_ID_BYTES);
 }
@@ -239,7 +210,7 @@ function rangeCommand(
   if (chain.writableBytes != 1 || chain.readableBytes != HEADER_BYTES + COMMAND_BYTES) {
     return malformed(queueIndex, head, status);
   }
-  if (!gather(HEADER_BYTES, COMMAND, COMMAND_BYTES)) {
+  if (!chainRead(HEADER_BYTES, COMMAND, COMMAND_BYTES)) {
     return incident(INCIDENT_MEMORY) | finish(queueIndex, head, status, VIRTIO_BLK_S_IOERR, 0);
   }
   const sector = load<u64>(COMMAND, COMMAND_SECTOR);

@@ -9,7 +9,7 @@ import {
   BLK_CONFIG_MAX_WRITE_ZEROES_SECTORS, BLK_CONFIG_MIN_IO_SIZE, BLK_CONFIG_OPT_IO_SIZE,
   BLK_CONFIG_PHYSICAL_BLOCK_EXP, BLK_CONFIG_QUEUE_COUNT, BLK_CONFIG_QUEUE_SIZE,
   BLK_CONFIG_SEG_MAX, BLK_CONFIG_SIZE_MAX, BLK_FLAG_DISCARD, BLK_FLAG_RO, BLK_FLAG_WRITEBACK,
-  BLK_FLAG_WRITE_ZEROES, QUEUE_COUNT_MAX, QUEUE_SIZE_MAX,
+  BLK_FLAG_WRITE_ZEROES, BLK_QUEUE_COUNT_MAX, QUEUE_SIZE_MAX,
 } from "./abi";
 import { CONFIG, CONFIG_SPACE, CONFIG_SPACE_BYTES } from "./layout";
 import { VIRTIO_COMMON_FEATURES, negotiated, virtio } from "./virtio";
@@ -76,7 +76,7 @@ export function blkConfigValid(): bool {
   if (blkCapacitySectors() > CAPACITY_MAX_SECTORS || (flags & ~FLAGS_MASK) != 0) return false;
   if (blockSize < 512 || blockSize > 4096 || popcnt(blockSize) != 1) return false;
   if (sizeMax != 0 && sizeMax < 512) return false;
-  if (queueCount == 0 || queueCount > <u32>QUEUE_COUNT_MAX) return false;
+  if (queueCount == 0 || queueCount > <u32>BLK_QUEUE_COUNT_MAX) return false;
   if (queueSize < 4 || queueSize > <u32>QUEUE_SIZE_MAX || popcnt(queueSize) != 1) return false;
   // A request of seg_max segments needs two more descriptors, and no chain outgrows its queue.
   if (segMax == 0 || segMax > queueSize - 2) return false;

@@ -7,17 +7,17 @@ import {
   ALL_QUEUES, EFFECT_CANCEL, INCIDENT_FEATURES, INCIDENT_FROZEN, INCIDENT_QUEUE_CONFIG,
   INCIDENT_REGISTER, INCIDENT_STATUS, INCIDENT_WIDTH, QUEUE_COUNT_MAX, VIRTIO_VENDOR_ID,
 } from "./abi";
-import { forgetAllQueues, forgetQueue } from "./in-flight";
+import { forgetQueue, forgetQueues } from "./in-flight";
 import { CONFIG_SPACE, QUEUES, QUEUE_STRIDE, VIRTIO } from "./layout";
 import { answer, incident, readAbsent, readBadWidth } from "./registers";
 import {
   VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK,
   VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET,
-  VIRTIO_F_VERSION_1, Virtio, virtio,
+  VIRTIO_F_VERSION_1, Virtio, setupChanged, virtio,
 } from "./virtio";
 import {
-  deviceConfigSpace, deviceFeatures, deviceFeaturesOk, deviceId, deviceQueueCount,
-  deviceQueueSizeMax, deviceReset, deviceWriteConfig,
+  deviceConfigSpace, deviceFeatures, deviceFeaturesOk, deviceFeaturesValid, deviceId,
+  deviceInterrupts, deviceQueueCount, deviceQueueSizeMax, deviceReset, deviceWriteConfig,
 } from "./virtio-device";
 import { requestsNotify } from "./virtio-requests";
 import { Virtq, virtq, virtqPlausible } from "./virtq";
@@ -67,12 +67,12 @@ const S_RUNNING: u32 = S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK;
 
 /** Power-on state of the transport, the queues and the device; configuration and counters stay. */
 export function virtioMmioReset(): u32 {
+  forgetQueues(deviceQueueCount()); // as many as its driver agreed on
   memory.fill(VIRTIO, 0, offsetof<Virtio>());
   memory.fill(QUEUES, 0, <usize>QUEUE_COUNT_MAX * QUEUE_STRIDE);
-  forgetAllQueues();
   deviceReset();
   answer(ALL_QUEUES);
-  return EFFECT_CANCEL;
+  return EFFECT_CANCEL | setupChanged();
 }
 
 // --- Reads --------------------------------------------------------------------------------------
@@ -92,7 +92,8 @@ export function virtioMmioRead(offset: u32, width: u32): u32 {
       return answer(self.queueSel < deviceQueueCount() ? deviceQueueSizeMax() : 0);
     case VIRTIO_MMIO_QUEUE_READY >> 2:
       return answer(self.queueSel < deviceQueueCount() ? virtq(self.queueSel).ready : 0);
-    case VIRTIO_MMIO_INTERRUPT_STATUS >> 2: return answer(self.interruptStatus);
+    case VIRTIO_MMIO_INTERRUPT_STATUS >> 2:
+      return answer(self.interruptStatus | deviceInterrupts());
     case VIRTIO_MMIO_STATUS >> 2: return answer(self.status);
     case VIRTIO_MMIO_SHM_LEN_LOW >> 2:
     case VIRTIO_MMIO_SHM_LEN_HIGH >> 2:
@@ -211,14 +212,14 @@ function writeStatus(self: Virtio, value: u32): u32 {
     return 0;
   }
   self.status = to;
-  return 0;
+  return to == S_RUNNING ? setupChanged() : 0;
 }
 
-// Only what was offered, and never without VERSION_1 (§2.2, §6.1).
+// Only what was offered, with all that it requires, and never without VERSION_1 (§2.2, §6.1).
 function featuresAcceptable(self: Virtio): bool {
   const accepted = self.driverFeatures;
   return self.featuresBeyond == 0 && (accepted & ~deviceFeatures()) == 0 &&
-    (accepted & VIRTIO_F_VERSION_1) != 0;
+    (accepted & VIRTIO_F_VERSION_1) != 0 && deviceFeaturesValid(accepted);
 }
 
 // --- Queues -------------------------------------------------------------------------------------
@@ -279,9 +280,10 @@ function writeQueueReady(self: Virtio, value: u32): u32 {
 // From here on the device does not touch the queue (§4.2.2.1): requests in flight are forgotten.
 function stopQueue(queue: Virtq, index: u32): u32 {
   queue.ready = 0;
+  queue.held = 0;
   forgetQueue(index);
   answer(index);
-  return EFFECT_CANCEL;
+  return EFFECT_CANCEL | setupChanged();
 }
 
 // --- Restore ------------------------------------------------------------------------------------

@@ -9,7 +9,10 @@ import {
 import { inFlight } from "./in-flight";
 import { incident } from "./registers";
 import { virtioBroken, virtioRunning } from "./virtio";
-import { deviceComplete, deviceQueueCount, deviceRequest } from "./virtio-device";
+import {
+  deviceComplete, deviceQueueCount, deviceQueueIsKernels, deviceQueueIsReceive, deviceRequest,
+} from "./virtio-device";
+import { dropHeld, netReceived, netRings } from "./virtio-net-frames";
 import {
   POP_BROKEN, POP_EMPTY, WALK_BROKEN, WALK_OK, virtq, virtqPop, virtqPush, virtqWalk,
 } from "./virtq";
@@ -22,13 +25,13 @@ import {
 /** A queue's doorbell. The device does not look at a queue that is not live (§2.1.2). */
 export function requestsNotify(queueIndex: u32): u32 {
   if (queueIndex >= deviceQueueCount() || !live(queueIndex)) return incident(INCIDENT_NOTIFY);
-  return drain(queueIndex);
+  return deviceQueueIsKernels(queueIndex) ? 0 : drain(queueIndex);
 }
 
 /** The next request of a queue; nothing if the driver stopped it in the meantime. */
 export function requestsNext(queueIndex: u32): u32 {
   if (queueIndex >= deviceQueueCount() || !live(queueIndex)) return 0;
-  return drain(queueIndex);
+  return deviceQueueIsKernels(queueIndex) ? netRings(queueIndex) : drain(queueIndex);
 }
 
 // Handles chains until one is for the host to execute, or the ring is empty, or as many as the
@@ -62,6 +65,11 @@ export function requestsComplete(tag: u32, result: u32, bytes: u32): u32 {
   const entry = inFlight(queueIndex, head);
   if (entry.kind == 0 || entry.generation != tag >> TAG_GENERATION_SHIFT) {
     return incident(INCIDENT_TAG);
+  }
+  if (deviceQueueIsReceive(queueIndex)) {
+    if (live(queueIndex)) return netReceived(queueIndex, head, result, bytes);
+    dropHeld(queueIndex, head);
+    return 0;
   }
   entry.kind = 0;
   if (!live(queueIndex)) return 0; // the device needs a reset: its rings are not touched

@@ -7,10 +7,13 @@
 //   +16 queueSel u32            +20 status u32             +24 interruptStatus u32
 //   +28 configGeneration u32    +32 featuresBeyond u32 (a bit past 63 was accepted)
 //   +36 writeback u32 (virtio-blk's only writable configuration field)
-import { EFFECT_IRQ } from "./abi";
-import { VIRTIO } from "./layout";
+import {
+  EFFECT_IRQ, EFFECT_SETUP, KIND_VIRTIO_NET, STATE_DRIVER_FEATURES, STATE_STATUS,
+} from "./abi";
+import { DEVICE_KIND, VIRTIO } from "./layout";
 import { incident } from "./registers";
 
+export const VIRTIO_ID_NET: u32 = 1;
 export const VIRTIO_ID_BLOCK: u32 = 2;
 export const VIRTIO_ID_RNG: u32 = 4;
 
@@ -43,6 +46,8 @@ export const VIRTIO_MMIO_INT_CONFIG: u32 = 1 << 1;
   writeback: u32;
 }
 if (offsetof<Virtio>("status") != 20) ERROR("Virtio moved: snapshots would break");
+if (VIRTIO + offsetof<Virtio>("status") != STATE_STATUS) ERROR("the host looks elsewhere");
+if (VIRTIO + offsetof<Virtio>("driverFeatures") != STATE_DRIVER_FEATURES) ERROR("likewise");
 if (offsetof<Virtio>() != 40) ERROR("Virtio changed size: snapshots would break");
 
 // @ts-ignore: decorator
@@ -70,6 +75,20 @@ if (offsetof<Virtio>() != 40) ERROR("Virtio changed size: snapshots would break"
 export function virtioNeedsReset(): u32 {
   const self = virtio();
   self.status |= VIRTIO_CONFIG_S_NEEDS_RESET;
+  self.interruptStatus |= VIRTIO_MMIO_INT_CONFIG;
+  return EFFECT_IRQ | setupChanged();
+}
+
+/** Its queues started or stopped: of a network device the host has more to do than to serve. */
+export function setupChanged(): u32 {
+  return load<u32>(DEVICE_KIND) == KIND_VIRTIO_NET ? EFFECT_SETUP : 0;
+}
+
+/** Tells a driver that listens already of a change of the configuration space (§2.5.1). */
+export function virtioConfigChanged(): u32 {
+  const self = virtio();
+  self.configGeneration++;
+  if (!virtioRunning()) return 0;
   self.interruptStatus |= VIRTIO_MMIO_INT_CONFIG;
   return EFFECT_IRQ;
 }

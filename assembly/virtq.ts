@@ -5,6 +5,7 @@
 // Virtq, one slot per queue, QUEUE_STRIDE bytes apart from QUEUES:
 //   +0 descTable  +8 availRing  +16 usedRing  (guest-physical, u64)
 //   +24 size u16  +26 availNext u16  +28 usedNext u16  +30 ready u8
+//   of a receive queue, the buffers handed out: +32 oldest u16, +34 newest u16 (heads), +36 held u16
 // Chain (scratch at CHAIN), what the last walk found; its segments are in chain order at SEGMENTS:
 //   +0 readableCount u32  +4 writableCount u32  +8 readableBytes u64  +16 writableBytes u64
 // Segment: +0 address u64 (guest-physical)  +8 length u32
@@ -35,7 +36,8 @@ export const DESC_BYTES: u32 = 16;
 // Available and used ring (§2.7.6, §2.7.8): flags u16, idx u16, ring[], then the event index.
 const RING_IDX: u64 = 2;
 const RING_ENTRIES: u64 = 4;
-const USED_ELEMENT_BYTES: u32 = 8;
+export const RING_BYTES: u64 = 6; // of a ring without its entries
+export const USED_ELEMENT_BYTES: u32 = 8;
 const CHAIN_BYTES_MAX: u64 = 1 << 32; // §2.7.4.2
 
 // Answers of virtqPop() that are no head; a broken ring is POP_BROKEN minus its incident.
@@ -53,8 +55,12 @@ export const WALK_BROKEN: i32 = -2;
   availNext: u16;
   usedNext: u16;
   ready: u8;
+  oldest: u16;
+  newest: u16;
+  held: u16;
 }
 if (offsetof<Virtq>("ready") != 30) ERROR("Virtq moved: snapshots would break");
+if (offsetof<Virtq>("held") != 36) ERROR("Virtq moved: snapshots would break");
 
 @unmanaged export class Chain {
   readableCount: u32;
@@ -89,8 +95,8 @@ export function virtqPlausible(queue: Virtq, sizeMax: u32): bool {
   const size: u32 = queue.size;
   if (size > sizeMax || popcnt(size) != 1) return false;
   return fits(queue.descTable, 16, <u64>size * DESC_BYTES) &&
-    fits(queue.availRing, 2, 6 + 2 * <u64>size) &&
-    fits(queue.usedRing, 4, 6 + USED_ELEMENT_BYTES * <u64>size);
+    fits(queue.availRing, 2, RING_BYTES + 2 * <u64>size) &&
+    fits(queue.usedRing, 4, RING_BYTES + USED_ELEMENT_BYTES * <u64>size);
 }
 
 // Aligned, and not wrapping past 2^64. Whether RAM is there shows at the first access.
@@ -188,33 +194,87 @@ export function virtqWalk(index: u32, head: u32): i32 {
   return WALK_OK;
 }
 
+/**
+ * Copies bytes of the readable part of the walked chain into the cage, from `skipBytes` on; the
+ * caller made sure that it has as many. False: a buffer lies outside guest RAM.
+ */
+export function chainRead(skipBytes: u32, destination: usize, lengthBytes: u32): bool {
+  let skip = skipBytes;
+  let left = lengthBytes;
+  let to = destination;
+  for (let index: u32 = 0; left != 0; index++) {
+    const source = segment(index);
+    const length = source.length;
+    if (length <= skip) {
+      skip -= length;
+      continue;
+    }
+    const taken = min<u32>(length - skip, left);
+    if (!guestRead(source.address + skip, to, taken)) return false;
+    to += taken;
+    left -= taken;
+    skip = 0;
+  }
+  return true;
+}
+
+/** The same the other way: cage bytes into the writable part. */
+export function chainWrite(skipBytes: u32, source: usize, lengthBytes: u32): bool {
+  let skip = skipBytes;
+  let left = lengthBytes;
+  let from = source;
+  for (let index = walked().readableCount; left != 0; index++) {
+    const target = segment(index);
+    const length = target.length;
+    if (length <= skip) {
+      skip -= length;
+      continue;
+    }
+    const taken = min<u32>(length - skip, left);
+    if (!guestWrite(target.address + skip, from, taken)) return false;
+    from += taken;
+    left -= taken;
+    skip = 0;
+  }
+  return true;
+}
+
 /** Gives `head` back on the used ring with `lengthBytes` written, and interrupts if wanted. */
 export function virtqPush(index: u32, head: u32, lengthBytes: u32): u32 {
+  if (!virtqFill(index, 0, head, lengthBytes)) return virtioBroken(INCIDENT_MEMORY);
+  return virtqPublish(index, 1);
+}
+
+/** Writes the element `ahead` places behind the last one published. False: outside guest RAM. */
+export function virtqFill(index: u32, ahead: u32, head: u32, lengthBytes: u32): bool {
   const queue = virtq(index);
   const size: u32 = queue.size;
-  const before = queue.usedNext;
-  const after: u16 = before + 1;
   // id u32, len u32 in one store: a processor passes a store on to a load only where it is as wide.
   store<u64>(USED_ELEMENT, <u64>head | (<u64>lengthBytes << 32));
-  const slot = <u64>(before & (size - 1)) * USED_ELEMENT_BYTES;
-  const written =
-    guestWrite(queue.usedRing + RING_ENTRIES + slot, USED_ELEMENT, USED_ELEMENT_BYTES) &&
-    // The store releases the element (and the status byte) before the index (§2.7.8.2).
-    guestStore16(queue.usedRing + RING_IDX, after);
-  if (!written) return virtioBroken(INCIDENT_MEMORY);
+  const slot = <u64>((queue.usedNext + ahead) & (size - 1)) * USED_ELEMENT_BYTES;
+  return guestWrite(queue.usedRing + RING_ENTRIES + slot, USED_ELEMENT, USED_ELEMENT_BYTES);
+}
+
+/** Shows the driver the `count` elements that were filled, and interrupts if it wants that. */
+export function virtqPublish(index: u32, count: u32): u32 {
+  const queue = virtq(index);
+  const before = queue.usedNext;
+  const after: u16 = before + <u16>count;
+  // The store releases the elements (and what they tell of) before the index (§2.7.8.2).
+  if (!guestStore16(queue.usedRing + RING_IDX, after)) return virtioBroken(INCIDENT_MEMORY);
   queue.usedNext = after;
   // The index must be visible before the driver's wish is read: the driver does both the other way
   // round (§2.7.7.2).
   guestFence();
-  return interruptIfWanted(queue, before);
+  return interruptIfWanted(queue, after, count);
 }
 
-function interruptIfWanted(queue: Virtq, before: u16): u32 {
+function interruptIfWanted(queue: Virtq, after: u16, count: u32): u32 {
   let wanted: bool;
   if (negotiated(VIRTIO_RING_F_EVENT_IDX)) {
     const usedEvent = guestLoad16(queue.availRing + RING_ENTRIES + (<u64>queue.size << 1));
     if (usedEvent < 0) return virtioBroken(INCIDENT_MEMORY);
-    wanted = <u16>usedEvent == before; // one element at a time: the crossing is equality
+    wanted = <u32><u16>(after - <u16>usedEvent - 1) < count; // the index went past it (§2.7.10)
   } else {
     const flags = guestLoad16(queue.availRing);
     if (flags < 0) return virtioBroken(INCIDENT_MEMORY);

@@ -2,11 +2,15 @@
 // system and becomes its init. Static, without a C library: a few KiB which the kernel unpacks
 // at each boot. host/kernel/initramfs.ts makes the archive around it.
 //
-// Understood in /proc/cmdline: root=DEVICE rootfstype= rootflags= ro rw rootwait init=, and
-// MODULE.PARAMETER=VALUE. Left out: root by UUID or label, network roots, md, LVM, encryption.
+// Understood in /proc/cmdline: root=DEVICE rootfstype= rootflags= ro rw rootwait init= ip= (by
+// network.c) and MODULE.PARAMETER=VALUE. Left out: root by UUID or label, network roots, md, LVM,
+// encryption.
 //
 // Where it fails it says why on the console and exits; the kernel then panics, which is what it
 // does itself when it cannot mount a root.
+
+#include "basics.h"
+#include "network.h"
 
 #include <asm/unistd_64.h>
 #include <linux/errno.h>
@@ -17,7 +21,6 @@
 #define BOOT_TIMER_PORT 0x3f0 // assembly/abi.ts: PORT_BOOT_TIMER
 #define BOOT_TIMER_MARKER 123 // 'user space reached'
 
-#define CMDLINE_BYTES 4096 // the kernel's own limit is 2048
 #define ORDER_BYTES 16384
 #define FILESYSTEMS_BYTES 4096
 #define PARAMETERS_BYTES 2048
@@ -26,8 +29,6 @@
 #define WAIT_MS 2000 // a disk that is there shows itself at once; this is ample
 #define ROOTWAIT_MS 30000 // with `rootwait`, which the kernel takes as 'for ever'
 #define MNT_DETACH 2
-
-typedef unsigned long word;
 
 static char cmdline[CMDLINE_BYTES];
 static char order[ORDER_BYTES];
@@ -42,128 +43,9 @@ static struct {
   int wait;
 } option;
 
-// --- System calls -------------------------------------------------------------------------------
-
-static long call(long number, word a, word b, word c, word d, word e) {
-  register word r10 __asm__("r10") = d;
-  register word r8 __asm__("r8") = e;
-  long result;
-  __asm__ volatile("syscall"
-                   : "=a"(result)
-                   : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
-                   : "rcx", "r11", "memory");
-  return result;
-}
-
-static int open_file(const char *path, int flags) {
-  return call(__NR_open, (word)path, flags, 0, 0, 0);
-}
-
 static int mount_at(const char *source, const char *target, const char *type, word flags,
                     const char *data) {
   return call(__NR_mount, (word)source, (word)target, (word)type, flags, (word)data);
-}
-
-static void sleep_ms(long milliseconds) {
-  long time[2] = {milliseconds / 1000, milliseconds % 1000 * 1000000};
-  call(__NR_nanosleep, (word)time, 0, 0, 0, 0);
-}
-
-// --- Strings ------------------------------------------------------------------------------------
-
-// The compiler may call these two for copies and initialisers, library or not.
-void *memcpy(void *to, const void *from, word count) {
-  for (word at = 0; at < count; at++) ((char *)to)[at] = ((const char *)from)[at];
-  return to;
-}
-
-void *memset(void *to, int value, word count) {
-  for (word at = 0; at < count; at++) ((volatile char *)to)[at] = value;
-  return to;
-}
-
-static word length(const char *text) {
-  word count = 0;
-  while (text[count]) count++;
-  return count;
-}
-
-static int equal(const char *one, const char *other) {
-  while (*one && *one == *other) one++, other++;
-  return *one == *other;
-}
-
-// What follows `prefix` in `text`; null where it does not start so.
-static const char *after(const char *text, const char *prefix) {
-  while (*prefix && *text == *prefix) text++, prefix++;
-  return *prefix ? 0 : text;
-}
-
-// Appends to a string in a buffer of `size` bytes; what does not fit is left out.
-static void append(char *buffer, word size, const char *text) {
-  word at = length(buffer);
-  while (*text && at + 1 < size) buffer[at++] = *text++;
-  buffer[at] = 0;
-}
-
-// Cuts the next word off `*rest`, at any of `separators`; null at the end.
-static char *next_word(char **rest, const char *separators) {
-  char *start = *rest;
-  for (;; start++) {
-    const char *separator = separators;
-    while (*separator && *separator != *start) separator++;
-    if (!*start) return 0;
-    if (!*separator) break;
-  }
-  char *end = start;
-  for (; *end; end++) {
-    const char *separator = separators;
-    while (*separator && *separator != *end) separator++;
-    if (*separator) break;
-  }
-  *rest = *end ? end + 1 : end;
-  *end = 0;
-  return start;
-}
-
-// --- Messages -----------------------------------------------------------------------------------
-
-static void print(const char *text) { call(__NR_write, 2, (word)text, length(text), 0, 0); }
-
-static void print_error(long error) {
-  static const struct {
-    int error;
-    const char *text;
-  } known[] = {{ENOENT, "not found"},        {EIO, "input/output error"},
-               {ENXIO, "no such device"},    {EACCES, "permission denied"},
-               {EBUSY, "busy"},              {ENODEV, "unknown to this kernel"},
-               {EINVAL, "not valid here"},   {EROFS, "read-only"},
-               {ENOEXEC, "not executable"},  {ENOMEM, "out of memory"},
-               {ENOTBLK, "no block device"}, {ENOTDIR, "not a directory"}};
-  char digits[16];
-  int at = sizeof digits - 1;
-  digits[at] = 0;
-  for (long value = -error; at > 0 && (value || at == sizeof digits - 1); value /= 10) {
-    digits[--at] = '0' + value % 10;
-  }
-  for (word row = 0; row < sizeof known / sizeof known[0]; row++) {
-    if (known[row].error != -error) continue;
-    print(known[row].text);
-    print(", ");
-  }
-  print("error ");
-  print(digits + at);
-}
-
-static void say(const char *what, const char *subject, long error) {
-  print("faraday-init: ");
-  print(what);
-  print(subject);
-  if (error) {
-    print(": ");
-    print_error(error);
-  }
-  print("\n");
 }
 
 __attribute__((noreturn)) static void leave(void) {
@@ -177,23 +59,6 @@ static void mark_user_space(void) {
   __asm__ volatile("outb %b0, %w1" : : "a"(BOOT_TIMER_MARKER), "Nd"(BOOT_TIMER_PORT));
   // Else the right to this port would stay with init for ever.
   call(__NR_ioperm, BOOT_TIMER_PORT, 1, 0, 0, 0);
-}
-
-// Reads a whole small file as a string, cut where the buffer ends.
-static void read_text(const char *path, char *buffer, word size) {
-  int fd = open_file(path, O_RDONLY);
-  if (fd < 0) {
-    say("cannot open ", path, fd);
-    return;
-  }
-  word done = 0;
-  while (done + 1 < size) {
-    long count = call(__NR_read, fd, (word)(buffer + done), size - 1 - done, 0, 0);
-    if (count <= 0) break;
-    done += count;
-  }
-  buffer[done] = 0;
-  call(__NR_close, fd, 0, 0, 0, 0);
 }
 
 static void mount_early(const char *type, const char *target) {
@@ -232,10 +97,8 @@ static void module_parameters(const char *file, char *buffer, word size) {
   }
 }
 
-static void load_module(const char *file) {
+static void load_module(const char *file, const char *path) {
   static char parameters[PARAMETERS_BYTES];
-  char path[PATH_BYTES] = "/modules/";
-  append(path, sizeof path, file);
   int fd = open_file(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) {
     say("cannot open ", path, fd);
@@ -245,7 +108,6 @@ static void load_module(const char *file) {
   long error = call(__NR_finit_module, fd, (word)parameters, 0, 0, 0);
   if (error && error != -EEXIST) say("cannot load ", file, error);
   call(__NR_close, fd, 0, 0, 0, 0);
-  call(__NR_unlink, (word)path, 0, 0, 0, 0); // gives its memory back
 }
 
 // True where `type` is one of the comma-separated `types`.
@@ -258,16 +120,28 @@ static int is_among(const char *type, const char *types) {
   return 0;
 }
 
-// Each line: a file, then the file systems it is for; without any it is for all.
+// Each line: a file, then what it is for: file systems of the root, and `virtio:ID` for a device.
+// One of these that is there is enough; without any it is for all machines.
+static int is_wanted(char *purposes) {
+  char *purpose = next_word(&purposes, " ");
+  if (!purpose) return 1;
+  for (; purpose; purpose = next_word(&purposes, " ")) {
+    const char *id = after(purpose, "virtio:");
+    if (id ? has_virtio_device(id) : !option.types || is_among(purpose, option.types)) return 1;
+  }
+  return 0;
+}
+
 static void load_modules(void) {
   char *lines = order;
   read_text("/modules/order", order, sizeof order);
   for (char *line; (line = next_word(&lines, "\n"));) {
     char *file = next_word(&line, " ");
-    char *type = next_word(&line, " ");
-    int wanted = !type || !option.types;
-    for (; type && !wanted; type = next_word(&line, " ")) wanted = is_among(type, option.types);
-    if (file && wanted) load_module(file);
+    if (!file) continue;
+    char path[PATH_BYTES] = "/modules/";
+    append(path, sizeof path, file);
+    if (is_wanted(line)) load_module(file, path);
+    call(__NR_unlink, (word)path, 0, 0, 0, 0); // gives its memory back
   }
 }
 
@@ -370,6 +244,7 @@ __attribute__((noreturn, used)) static void run(word *stack) {
   memcpy(words, cmdline, CMDLINE_BYTES);
   parse_options(words);
   load_modules();
+  configure_network(cmdline);
   if (!option.root) {
     execute("/sbin/init", argv, envp);
     say("no root= on the kernel command line, ", "and no /sbin/init here: powering off", 0);

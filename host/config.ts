@@ -1,18 +1,10 @@
 // What a run needs, validated once at the edge into one frozen object: below it types are trusted.
 // Flags and the JSON file of --config use the same names; a flag wins over the file.
 import { type ConfineConfig, toConfineConfig } from './confine-config.ts';
-import {
-  checkDisk,
-  checkText,
-  type DiskConfig,
-  oneOf,
-  type RawSettings,
-  shown,
-  toDisks,
-  unknownKey,
-  usage,
-} from './disk-config.ts';
+import { checkDisk, type DiskConfig, toDisks } from './disk-config.ts';
 import type { FaradayError } from './errors.ts';
+import { checkNet, type NetBackend, type NetRequest, toNets } from './net-config.ts';
+import { checkText, oneOf, type RawSettings, shown, unknownKey, usage } from './settings.ts';
 import { formatSize, parseSize } from './size.ts';
 import { readSmallFile } from './small-file.ts';
 
@@ -24,7 +16,6 @@ const CPUS_MAX = 32;
 export const ENGINES = ['cell', 'v8'] as const;
 export const HUGE_PAGES = ['off', 'transparent', '2M'] as const;
 export const ENTRIES = ['auto', 'pvh', 'linux64'] as const;
-export const NET_BACKENDS = ['none'] as const;
 export const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const;
 
 export interface RunConfig {
@@ -41,7 +32,8 @@ export interface RunConfig {
   entry: (typeof ENTRIES)[number];
   bootTimer: boolean;
   engine: (typeof ENGINES)[number];
-  netBackend: (typeof NET_BACKENDS)[number];
+  netBackend: NetBackend;
+  nets: readonly NetRequest[];
   logLevel: (typeof LOG_LEVELS)[number];
   report?: string;
   record?: string; // every call into every cage goes to this file
@@ -50,7 +42,7 @@ export interface RunConfig {
   configFile?: string; // where settings were read from
 }
 
-type Kind = 'string' | 'strings' | 'integer' | 'boolean' | 'disk' | 'disks';
+type Kind = 'string' | 'strings' | 'integer' | 'boolean' | 'disk' | 'disks' | 'nets';
 
 /** Every setting a configuration file may hold. */
 export const SETTINGS: Record<string, Kind> = {
@@ -66,6 +58,10 @@ export const SETTINGS: Record<string, Kind> = {
   'cmdline-replace': 'string',
   entry: 'string',
   'net-backend': 'string',
+  net: 'nets',
+  tap: 'string',
+  mac: 'string',
+  publish: 'strings',
   'boot-timer': 'boolean',
   engine: 'string',
   'log-level': 'string',
@@ -89,10 +85,13 @@ function checkSetting(field: string, kind: Kind, value: unknown): void {
     if (!all) throw usage(`${field} must be a list of strings, not ${shown(value)}`);
     return;
   }
-  if (kind === 'disks') {
-    if (!Array.isArray(value)) throw usage(`${field} must be a list of disks, not ${shown(value)}`);
+  if (kind === 'disks' || kind === 'nets') {
+    const [what, check] = kind === 'disks' ? ['disks', checkDisk] : ['networks', checkNet];
+    if (!Array.isArray(value)) {
+      throw usage(`${field} must be a list of ${what}, not ${shown(value)}`);
+    }
     return value.forEach((item, i) => {
-      checkDisk(`${field}[${i}]`, item);
+      check(`${field}[${i}]`, item);
     });
   }
   const fits = kind === 'integer' ? Number.isInteger(value) : typeof value === kind;
@@ -170,12 +169,19 @@ function toHugePages(settings: RawSettings): RunConfig['hugePages'] {
 }
 
 /** The reference engine runs everything on one thread of Node, which is not for every setting. */
-function checkForV8(settings: RawSettings, disks: readonly DiskConfig[]): void {
+function checkForV8(
+  settings: RawSettings,
+  disks: readonly DiskConfig[],
+  netBackend: NetBackend,
+): void {
   const needsCell = (what: string, otherwise: string): FaradayError => {
     return usage(`${what} is not for engine v8; use --engine cell${otherwise}`);
   };
   for (const { id, ioUring } of disks) {
     if (ioUring) throw needsCell(`io-engine=io_uring of disk ${id}`, ' or io-engine=sync');
+  }
+  if (netBackend !== 'none') {
+    throw needsCell(`--net-backend ${netBackend}`, ' or leave it out');
   }
   const hugePages = settings['huge-pages'];
   if (hugePages !== undefined && hugePages !== 'transparent') {
@@ -212,7 +218,9 @@ export function toRunConfig(settings: RawSettings, configFile?: string): Readonl
   }
   const engine = oneOf('--engine', (settings.engine as string) ?? 'cell', ENGINES);
   const disks = toDisks(settings);
-  if (engine === 'v8') checkForV8(settings, disks);
+  const cpus = toCpus((settings.cpus as number) ?? 1, engine);
+  const { netBackend, nets } = toNets(settings, cpus);
+  if (engine === 'v8') checkForV8(settings, disks, netBackend);
   checkRecord(settings);
   if (settings.detach === true && settings.report !== undefined) {
     throw usage('--detach and --report exclude each other; keep one');
@@ -225,13 +233,14 @@ export function toRunConfig(settings: RawSettings, configFile?: string): Readonl
     memoryBytes: toMemory((settings.memory as string) ?? '128M'),
     hugePages: toHugePages(settings),
     prefault: settings.prefault === true,
-    cpus: toCpus((settings.cpus as number) ?? 1, engine),
+    cpus,
     cmdline: settings.cmdline as string | undefined,
     cmdlineReplace: settings['cmdline-replace'] as string | undefined,
     entry: oneOf('--entry', (settings.entry as string) ?? 'auto', ENTRIES),
     bootTimer: settings['boot-timer'] === true,
     engine,
-    netBackend: oneOf('--net-backend', (settings['net-backend'] as string) ?? 'none', NET_BACKENDS),
+    netBackend,
+    nets,
     logLevel: oneOf('--log-level', (settings['log-level'] as string) ?? 'warn', LOG_LEVELS),
     report: optionalText(settings, 'report'),
     record: optionalText(settings, 'record'),

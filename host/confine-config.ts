@@ -1,7 +1,7 @@
 // The flags that say how a run is confined: --seccomp, --landlock, --namespaces, --user, and the
 // paths that Landlock is to leave open. docs/sandbox.md explains them to users.
 import { existsSync } from 'node:fs';
-import { checkText, oneOf, type RawSettings, usage } from './disk-config.ts';
+import { checkText, oneOf, type RawSettings, usage } from './settings.ts';
 import { readSmallFile } from './small-file.ts';
 
 export const SECCOMP_MODES = ['enforce', 'log', 'off'] as const;

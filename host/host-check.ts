@@ -1,5 +1,13 @@
-// What this host offers a microVM monitor. Reads and asks only; changes nothing.
-import { accessSync, constants, existsSync, readdirSync, readFileSync } from 'node:fs';
+// What this host offers a microVM monitor. Opens, reads and asks only; changes nothing.
+import {
+  accessSync,
+  closeSync,
+  constants,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+} from 'node:fs';
 import { checkLayers } from './confine/check-layers.ts';
 import { type NativeError, shim } from './shim.ts';
 
@@ -112,14 +120,23 @@ function checkKvm(): CheckLine[] {
   }
 }
 
+/** Opened and closed again: a node may be there without its driver. Makes no interface. */
 function checkNode(path: string, module: string): CheckLine {
-  if (writable(path)) return { subject: path, state: 'ok', finding: 'readable and writable' };
+  if (writable(path)) {
+    try {
+      closeSync(openSync(path, constants.O_RDWR | constants.O_NONBLOCK));
+      return { subject: path, state: 'ok', finding: 'readable and writable' };
+    } catch (error) {
+      const finding = `cannot be opened (${(error as NodeJS.ErrnoException).code})`;
+      return { subject: path, state: 'note', finding, fix: `'modprobe ${module}'` };
+    }
+  }
   if (existsSync(path)) {
     return {
       subject: path,
       state: 'note',
       finding: 'this user may not open it',
-      fix: 'run as root',
+      fix: "run as root for a network; '--net-backend user' needs neither",
     };
   }
   return { subject: path, state: 'note', finding: 'does not exist', fix: `'modprobe ${module}'` };

@@ -1,6 +1,6 @@
 // From a checked configuration to a finished run: opens, composes, starts, reports.
 import { closeSync } from 'node:fs';
-import { commandLine } from './boot/cmdline.ts';
+import { commandLine, type NetParameters } from './boot/cmdline.ts';
 import { composeMachine, virtioSlots } from './boot/compose.ts';
 import type { MachineImage, VirtioDevice } from './boot/image.ts';
 import { DISK_SNIFF_BYTES, sniffFilesystem } from './boot/sniff.ts';
@@ -14,6 +14,7 @@ import { EXIT_GUEST, FaradayError } from './errors.ts';
 import { explainCall } from './explain.ts';
 import { bootKernel } from './kernel/resolve.ts';
 import type { Log } from './log.ts';
+import { closeNets, type OpenNet, toNetDevice } from './net/open-net.ts';
 import type { Recorder } from './replay/recorder.ts';
 import { checkReportPath, writeReport } from './report.ts';
 import { describeCrash, exitCode, type RunResult, toReport } from './result.ts';
@@ -24,15 +25,28 @@ const STDIN = 0;
 const STDOUT = 1;
 const ROOT_DEVICE = '/dev/vda';
 
-function virtioDevices(disks: readonly OpenDisk[]): VirtioDevice[] {
-  const slots = virtioSlots(disks.length + 1);
-  const blk = disks.map((disk, i) => ({ kind: 'virtio-blk' as const, slot: slots[i], ...disk }));
-  return [...blk, { kind: 'virtio-rng', slot: slots[disks.length] }];
+/** What of the host is open for the machine. */
+interface Opened {
+  disks: readonly OpenDisk[];
+  nets: readonly OpenNet[];
 }
 
-/** Composes the machine image for a configuration whose disks are open. */
-async function compose(config: RunConfig, disks: readonly OpenDisk[]): Promise<MachineImage> {
-  const virtio = virtioDevices(disks);
+function virtioDevices({ disks, nets }: Opened): VirtioDevice[] {
+  const slots = virtioSlots(disks.length + nets.length + 1);
+  const blk = disks.map((disk, i) => ({ kind: 'virtio-blk' as const, slot: slots[i], ...disk }));
+  const net = nets.map((open, i) => toNetDevice(slots[disks.length + i], open));
+  return [...blk, ...net, { kind: 'virtio-rng', slot: slots[disks.length + nets.length] }];
+}
+
+/** The guest's interfaces with an address; it counts them in the order of their devices. */
+function netParameters(nets: RunConfig['nets']): NetParameters[] {
+  return nets.flatMap(({ ip, gateway }, i) => (ip ? [{ device: `eth${i}`, ip, gateway }] : []));
+}
+
+/** Composes the machine image for a configuration whose disks and networks are open. */
+async function compose(config: RunConfig, opened: Opened): Promise<MachineImage> {
+  const { disks } = opened;
+  const virtio = virtioDevices(opened);
   const filesystem = config.hasRoot
     ? sniffFilesystem(readHead(disks[0], DISK_SNIFF_BYTES))
     : undefined;
@@ -48,6 +62,7 @@ async function compose(config: RunConfig, disks: readonly OpenDisk[]): Promise<M
     root: config.hasRoot
       ? { device: ROOT_DEVICE, readOnly: disks[0].readOnly, filesystem }
       : undefined,
+    nets: netParameters(config.nets),
   });
   return composeMachine({
     kernelPath: kernel.vmlinuxPath,
@@ -83,9 +98,9 @@ interface Prepared {
   composedMs: number; // since process start
 }
 
-async function prepare(config: RunConfig, disks: readonly OpenDisk[], log: Log): Promise<Prepared> {
+async function prepare(config: RunConfig, opened: Opened, log: Log): Promise<Prepared> {
   if (config.report) checkReportPath(config.report, inputsOf(config));
-  const image = await compose(config, disks);
+  const image = await compose(config, opened);
   const memory = formatSize(config.memoryBytes);
   log('info', `starting ${config.kernel} (${image.entry}), ${memory}, engine ${config.engine}`);
   return { image, composedMs: nowMs() };
@@ -149,49 +164,82 @@ async function runInCell(
   }
 }
 
-/** Runs one guest from start to end. Returns the exit code; throws FaradayError before a start. */
-export async function runMachine(config: RunConfig, log: Log): Promise<number> {
-  const guard = new HostGuard(config, log);
-  const disks = openDisks(config.disks);
+/**
+ * Opens what the guest shall have, uses it, closes it. Networks come first: making and changing
+ * interfaces, and passt, take rights that HostGuard gives up.
+ */
+async function withOpened<T>(
+  config: RunConfig,
+  log: Log,
+  use: (opened: Opened, guard: HostGuard) => Promise<T>,
+): Promise<T> {
+  const nets = await openNetsOf(config, log);
   try {
-    const { image, composedMs } = await prepare(config, disks, log);
-    const result =
-      config.engine === 'cell'
-        ? await runInCell(image, config, log, guard)
-        : await runV8(image, config, disks, log);
-    const code = exitCode(result);
-    if (code === EXIT_GUEST) log('error', describeCrash(result));
-    if (config.report) {
-      const { confinement } = guard;
-      const facts = { engine: config.engine, entry: image.entry, composedMs, confinement };
-      writeReport(config.report, toReport(facts, result));
+    const guard = new HostGuard(config, log);
+    const disks = openDisks(config.disks);
+    try {
+      return await use({ disks, nets }, guard);
+    } finally {
+      closeDisks(disks);
     }
-    if (code !== EXIT_GUEST)
-      log('info', `ended by ${result.cause} after ${result.endMs.toFixed(0)} ms`);
-    return code;
   } finally {
-    closeDisks(disks);
+    closeNets(nets);
   }
 }
 
-/** The machine image of a configuration, to be kept; its disks are only looked at. */
-export async function composeImage(config: RunConfig): Promise<MachineImage> {
-  const disks = openDisks(config.disks);
-  try {
-    return await compose(config, disks);
-  } finally {
-    closeDisks(disks);
+/** Loads what opens them only where there are any. */
+async function openNetsOf({ nets }: RunConfig, log: Log): Promise<OpenNet[]> {
+  if (nets.length === 0) return [];
+  const { openNets } = await import('./net/nets.ts');
+  return openNets(nets, log);
+}
+
+async function runToEnd(
+  config: RunConfig,
+  log: Log,
+  opened: Opened,
+  guard: HostGuard,
+): Promise<number> {
+  const { image, composedMs } = await prepare(config, opened, log);
+  const result =
+    config.engine === 'cell'
+      ? await runInCell(image, config, log, guard)
+      : await runV8(image, config, opened.disks, log);
+  const code = exitCode(result);
+  if (code === EXIT_GUEST) log('error', describeCrash(result));
+  if (config.report) {
+    const { confinement } = guard;
+    const facts = { engine: config.engine, entry: image.entry, composedMs, confinement };
+    writeReport(config.report, toReport(facts, result));
   }
+  if (code !== EXIT_GUEST)
+    log('info', `ended by ${result.cause} after ${result.endMs.toFixed(0)} ms`);
+  return code;
+}
+
+/** Runs one guest from start to end. Returns the exit code; throws FaradayError before a start. */
+export async function runMachine(config: RunConfig, log: Log): Promise<number> {
+  return withOpened(config, log, (opened, guard) => runToEnd(config, log, opened, guard));
 }
 
 /** Starts one guest that runs on without this process; returns the pid of its cell. */
 export async function startMachine(config: RunConfig, log: Log): Promise<number> {
-  const guard = new HostGuard(config, log);
+  return withOpened(config, log, async (opened, guard) => {
+    const { image } = await prepare(config, opened, log);
+    const { startDetached } = await import('./engine/detach.ts');
+    return startDetached(image, cellOptions(config, log, guard));
+  });
+}
+
+/** The machine image of a configuration, to be kept; its disks are only looked at. */
+export async function composeImage(config: RunConfig): Promise<MachineImage> {
+  if (config.nets.length > 0) {
+    const fix = "leave 'net-backend', 'net' and 'tap' out";
+    throw new FaradayError('bad-usage', `a composed machine has no network yet; ${fix}`);
+  }
   const disks = openDisks(config.disks);
   try {
-    const { image } = await prepare(config, disks, log);
-    const { startDetached } = await import('./engine/detach.ts');
-    return await startDetached(image, cellOptions(config, log, guard));
+    return await compose(config, { disks, nets: [] });
   } finally {
     closeDisks(disks);
   }

@@ -41,6 +41,24 @@ export interface DiskReport {
   latencyMicroseconds: { read: Histogram; write: Histogram }; // write: flushes and the rest too
 }
 
+/** What a network device did, by queue: receive and transmit as the guest sees them. */
+export interface NetReport {
+  id: string;
+  backend: 'tap' | 'vhost-net' | 'user'; // a macvtap is driven as a tap
+  interface: string; // of the host; 'passt'
+  mac: string;
+  queuePairs: number;
+  gone: boolean; // its host interface went away
+  receive: NetQueueReport[]; // none with vhost-net: the kernel does not count by queue
+  transmit: NetQueueReport[];
+}
+
+export interface NetQueueReport {
+  frames: number;
+  bytes: number; // of the frames, without virtio's headers
+  drops: Record<string, number>; // by reason; only what happened
+}
+
 /** How many requests took less than so long: '<1', '<2', '<4', ... Only what happened. */
 export type Histogram = Record<string, number>;
 
@@ -72,6 +90,7 @@ export interface RunReport {
     perSecondByDevice: Record<string, number>;
   };
   disks: DiskReport[];
+  networks: NetReport[];
   incidents: Record<string, Record<string, number>>; // by device, by kind; only what happened
   traps: Record<string, number>; // by device; only what happened
   crash: { registers: Record<string, string>; instructionBytes: string } | null;

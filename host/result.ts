@@ -9,6 +9,7 @@ import { EXIT_NAMES } from './exit-names.ts';
 import {
   type DiskReport,
   type ExitCause,
+  type NetReport,
   REPORT_SCHEMA_VERSION,
   type RunReport,
 } from './report.ts';
@@ -45,6 +46,7 @@ export interface RunResult {
   unclaimedExits: number; // accesses no device answers
   devices: readonly DeviceResult[];
   disks: readonly DiskReport[];
+  networks: readonly NetReport[];
   confinement: CellConfinement | null; // null: engine v8, or it ended before
 }
 
@@ -125,6 +127,7 @@ export function toReport(facts: RunFacts, result: RunResult): RunReport {
     },
     exits: exitsReport(result),
     disks: [...result.disks],
+    networks: [...result.networks],
     incidents: Object.fromEntries(incidents.filter(([, kinds]) => Object.keys(kinds).length > 0)),
     traps: nonZero(devices.map((device) => [device.name, device.traps] as const)),
     crash: crashReport(result),

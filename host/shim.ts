@@ -185,6 +185,9 @@ export interface ConfinementProbe {
 export const CHILD_NULL = -1; // /dev/null
 export const CHILD_CONTROL = -2; // the child's end of the socket pair
 
+// In place of a descriptor for ioctl(): a socket of its own, for requests about interfaces.
+export const IOCTL_SOCKET = -1;
+
 // What stays allowed with a path and all below it, once this process has restricted itself.
 export const PATH_READ = 1; // read files, list folders
 export const PATH_WRITE = 2; // write files and cut them off
@@ -209,6 +212,11 @@ export interface Shim {
   probeNamespaces(): Record<string, string>;
   /** Takes an OFD lock on the whole file (shared for readers). False: somebody else holds it. */
   lockFile(fd: number, exclusive: boolean): boolean;
+  /**
+   * ioctl(2) with a number, or with bytes that the kernel reads and may write: they must be as long
+   * as `request` has it, where its number says so. Returns what the call answers.
+   */
+  ioctl(fd: number, request: number, argument: number | Uint8Array): number;
   /**
    * Starts words[0] with those arguments and an empty environment; descriptors[n] becomes its
    * number n. `session`: in a session of its own; `namespaces`: where possible with process numbers

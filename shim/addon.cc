@@ -13,6 +13,7 @@
 #include "addon-cage.h"
 #include "addon-child.h"
 #include "addon-confine.h"
+#include "addon-ioctl.h"
 #include "addon-record.h"
 #include "addon-values.h"
 #include "block.h"
@@ -373,6 +374,7 @@ Napi::Object init(Env env, Napi::Object exports) {
   add_export<probe_confinement>(exports, "probeConfinement", environment);
   add_export<probe_namespace_errors>(exports, "probeNamespaces", environment);
   add_export<lock_whole_file>(exports, "lockFile", environment);
+  add_export<request_of_device>(exports, "ioctl", environment);
   add_export<start_child>(exports, "startChild", environment);
   add_export<reap_child>(exports, "reapChild", environment);
   add_export<no_new_privs>(exports, "setNoNewPrivs", environment);

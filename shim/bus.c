@@ -3,6 +3,7 @@
 #include "bus.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -87,16 +88,30 @@ static int check_disk(const struct device *device, const struct image_device *pl
               device->name);
 }
 
+/** Likewise of a network device. */
+static int check_net(const struct device *device, const struct image_device *plan,
+                     struct failure *failure) {
+  uint16_t pairs;
+  uint32_t flags;
+  memcpy(&pairs, plan->config + ABI_NET_CONFIG_QUEUE_PAIRS, sizeof pairs);
+  memcpy(&flags, plan->config + ABI_NET_CONFIG_FLAGS, sizeof flags);
+  bool vhost = plan->flags & IMAGE_DEVICE_FLAG_VHOST;
+  bool filter = plan->flags & IMAGE_DEVICE_FLAG_MAC_FILTER;
+  if (plan->config_bytes == ABI_NET_CONFIG_BYTES && plan->queue_count == 2 * pairs + 1u &&
+      !(flags & ABI_NET_FLAG_VHOST) == !vhost && !(flags & ABI_NET_FLAG_FIXED_MAC) == !filter) {
+    return 0;
+  }
+  return fail(failure, EINVAL, "image", "the configuration of device %s contradicts its entry",
+              device->name);
+}
+
 static int add_window(struct machine *machine, const struct image_device *plan,
                       struct failure *failure) {
   char name[CELL_DEVICE_NAME_BYTES] = "virtio-rng";
   struct device *device = &machine->devices[machine->device_count++];
   bool disk = plan->kind == ABI_KIND_VIRTIO_BLK;
-  if (disk) {
-    memcpy(name, "disk:", 5);
-    memcpy(name + 5, plan->name, sizeof plan->name);
-    name[5 + sizeof plan->name] = 0;
-  }
+  bool net = plan->kind == ABI_KIND_VIRTIO_NET;
+  if (disk || net) snprintf(name, sizeof name, "%s:%s", disk ? "disk" : "net", plan->name);
   if (device_create(device, plan->kind, name, &machine->memory, plan->config, plan->config_bytes,
                     failure)) {
     return -1;
@@ -106,6 +121,7 @@ static int add_window(struct machine *machine, const struct image_device *plan,
   machine->windows[(plan->address - WINDOW_START) / PAGE_BYTES] =
       (uint8_t)machine->device_count;
   if (disk && check_disk(device, plan, failure)) return -1;
+  if (net && check_net(device, plan, failure)) return -1;
   for (uint32_t queue = 0; queue < device->queue_count; queue++) {
     if (add_eventfd(&device->queues[queue].kick, failure)) return -1;
     if (vm_add_ioeventfd(&machine->vm, device->queues[queue].kick, plan->address + QUEUE_NOTIFY,

@@ -17,6 +17,7 @@
 #include "filter.h"
 #include "image.h"
 #include "io.h"
+#include "net.h"
 #include "options.h"
 #include "terminal.h"
 
@@ -33,6 +34,7 @@
 // Large, and zero until used: none of it is on a stack.
 static struct machine machine;
 static struct server server;
+static struct network network;
 static struct image image;
 static struct io io;
 static struct control control = {.fd = -1};
@@ -137,14 +139,14 @@ static int open_image(const struct options *options, struct failure *failure) {
   return 0;
 }
 
-/** What only the start needed: the image, the files it refers to but the disks, and /dev/kvm. */
+/** What only the start needed: the image, its files but disks and networks, and /dev/kvm. */
 static void close_sources(void) {
   for (uint32_t i = 0; i <= image.header.file_count; i++) {
     bool disk = false;
     for (uint32_t j = 0; j < machine.device_count; j++) {
       disk |= machine.devices[j].disk.fd == files[i];
     }
-    if (!disk) close(files[i]);
+    if (!disk && !network_has(&network, files[i])) close(files[i]);
   }
   close(machine.vm.kvm);
   machine.vm.kvm = -1;
@@ -153,6 +155,7 @@ static void close_sources(void) {
 static void on_trap(const struct device *device) {
   (void)device;
   machine_wake(&machine);
+  machine_wake_network(&machine);
 }
 
 static int make_machine(const struct options *options, struct failure *failure) {
@@ -172,6 +175,7 @@ static int make_machine(const struct options *options, struct failure *failure) 
   if (machine_add_devices(&machine, &image, failure)) return -1;
   server_init(&server, &machine.memory, vcpu_tsc_khz(&machine.cpus[0].vcpu));
   if (disks_add(&machine, &server, &image, files, options, &control, failure)) return -1;
+  if (network_add(&network, &machine, &image, files, failure)) return -1;
   close_sources();
   phases[CELL_PHASE_CREATED] = monotonic_ns();
   return 0;
@@ -199,18 +203,20 @@ static int start(const struct options *options, struct failure *failure) {
   io = (struct io){
       .machine = &machine,
       .server = &server,
+      .network = &network,
       .control = &control,
       .host_needed = options->spawned && !options->detached,
   };
   if (io_create(&io, failure) || open_console(options, failure)) return -1;
   if (!options->spawned && confine_process(&options->confine, &confined, failure)) return -1;
   if (console_start(&machine.console, failure) || machine_start(&machine, failure)) return -1;
-  if (thread_await(&machine.console.thread, failure)) return -1;
+  if (thread_await(&machine.console.thread, failure) || network_start(&network, failure)) return -1;
   if (confine_limits(ring, image.header.memory_bytes + OWN_BYTES, &confined, failure)) return -1;
   int error = filter_thread(CELL_ROLE_IO, 0);
   if (error) return fail(failure, error, "seccomp", "%s", "the I/O thread");
   control_confined(&control, &confined);
   phases[CELL_PHASE_RUNNING] = monotonic_ns();
+  network_resume(&network);
   machine_resume(&machine);
   control_tell(&control, CELL_STARTED);
   return 0;
@@ -268,6 +274,7 @@ int main(int count, char **words) {
                machine.ending.cause == CELL_CAUSE_HOST_GONE;
   io_farewell(&io, hurry ? FAREWELL_MS : -1);
   terminal_restore();
+  control_networks(&control, &network);
   control_ended(&control, &machine, phases);
   // The console's thread may still hang in a write that nobody reads: nothing waits for it.
   _exit(conclude(&options));

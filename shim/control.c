@@ -42,6 +42,14 @@ struct device_report {
                   4 * CELL_LATENCY_BUCKETS];
 };
 
+struct net_report {
+  uint32_t device, queue_count, gone, reserved;
+  struct {
+    uint64_t frames, bytes, drops[CELL_NET_DROP_COUNT];
+    uint8_t padding[CELL_NET_QUEUE_STRIDE - CELL_NET_QUEUE_DROPS - 8 * CELL_NET_DROP_COUNT];
+  } queues[CELL_NET_QUEUE_COUNT_MAX];
+};
+
 struct report {
   uint32_t cause, signal, exit_kind, device_count;
   uint64_t exit_code;
@@ -63,6 +71,8 @@ AT(struct device_report, requests, CELL_DEVICE_REQUESTS);
 AT(struct device_report, last_errno, CELL_DEVICE_LAST_ERRNO);
 AT(struct device_report, incidents, CELL_DEVICE_INCIDENTS);
 AT(struct device_report, read_latency, CELL_DEVICE_READ_LATENCY);
+AT(struct net_report, gone, CELL_NET_GONE);
+AT(struct net_report, queues, CELL_NET_QUEUES);
 AT(struct report, exit_code, CELL_REPORT_EXIT_CODE);
 AT(struct report, phases, CELL_REPORT_PHASES);
 AT(struct report, exits, CELL_REPORT_EXITS);
@@ -73,6 +83,7 @@ AT(struct report, devices, CELL_REPORT_DEVICES);
 _Static_assert(sizeof(struct device_report) == CELL_REPORT_DEVICE_STRIDE, "device");
 _Static_assert(sizeof(struct failed) == CELL_FAILED_BYTES, "failed");
 _Static_assert(sizeof(struct log_line) == CELL_LOG_BYTES, "log");
+_Static_assert(sizeof(struct net_report) == CELL_NET_BYTES, "net");
 _Static_assert(sizeof(struct report) == CELL_REPORT_BYTES, "report");
 _Static_assert(CELL_REPORT_BYTES <= CELL_MESSAGE_BYTES_MAX, "message");
 
@@ -190,6 +201,24 @@ static void describe_device(struct device_report *to, const struct device *devic
   device_incidents(device, to->incidents);
   memcpy(to->read_latency, counts->read_latency, sizeof to->read_latency);
   memcpy(to->write_latency, counts->write_latency, sizeof to->write_latency);
+}
+
+void control_networks(const struct control *control, const struct network *network) {
+  for (uint32_t i = 0; i < network->count; i++) {
+    const struct net *net = &network->nets[i];
+    struct net_report report = {
+        .device = (uint32_t)(net->device - network->machine->devices),
+        .queue_count = 2 * net->pair_count,
+        .gone = net->gone,
+    };
+    for (uint32_t queue = 0; queue < report.queue_count; queue++) {
+      const struct net_counts *counts = &net->counts[queue];
+      report.queues[queue].frames = counts->frames;
+      report.queues[queue].bytes = counts->bytes;
+      memcpy(report.queues[queue].drops, counts->drops, sizeof counts->drops);
+    }
+    say(control, CELL_NET, &report, sizeof report);
+  }
 }
 
 void control_ended(const struct control *control, const struct machine *machine,

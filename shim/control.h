@@ -9,6 +9,7 @@
 #include "confine.h"
 #include "failure.h"
 #include "machine.h"
+#include "net.h"
 
 struct control {
   int fd; // -1: no host, messages become lines on standard error
@@ -36,6 +37,9 @@ void control_log(const struct control *control, uint32_t level, const char *form
 
 /** Why the cell ends before its guest starts, and with which exit code. */
 void control_failed(const struct control *control, int exit_code, const struct failure *failure);
+
+/** What each network device of a machine that is over did. */
+void control_networks(const struct control *control, const struct network *network);
 
 /** The report of a machine that is over. `phases`: CELL_PHASE_COUNT times, see there. */
 void control_ended(const struct control *control, const struct machine *machine,

@@ -2,6 +2,7 @@
 #include "device.h"
 
 #include <errno.h>
+#include <linux/virtio_config.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -40,6 +41,8 @@ static uint32_t rights_of(uint32_t kind) {
     case ABI_KIND_VIRTIO_BLK:
     case ABI_KIND_VIRTIO_RNG:
       return VIRTIO_RIGHTS;
+    case ABI_KIND_VIRTIO_NET:
+      return VIRTIO_RIGHTS | ABI_EFFECT_SETUP;
     default:
       return 0;
   }
@@ -57,6 +60,7 @@ int device_create(struct device *device, uint32_t kind, const char *name,
                   struct failure *failure) {
   *device = (struct device){.kind = kind, .rights = rights_of(kind), .irq = DEVICE_NO_IRQ};
   device->disk.fd = -1;
+  device->memory = *memory;
   device->config_bytes = config_bytes;
   if (config_bytes > 0) memcpy(device->config, config, config_bytes);
   strncpy(device->name, name, sizeof device->name - 1);
@@ -180,6 +184,25 @@ bool device_busy(const struct device *device, uint32_t queues) {
     if (queues >> i & 1 && device->queues[i].in_flight > 0) return true;
   }
   return false;
+}
+
+bool device_running(const struct device *device) {
+  const uint32_t stops = VIRTIO_CONFIG_S_FAILED | VIRTIO_CONFIG_S_NEEDS_RESET;
+  uint32_t status = device->dead ? 0 : cage_u32(device->cage, ABI_STATE_STATUS);
+  return (status & (VIRTIO_CONFIG_S_DRIVER_OK | stops)) == VIRTIO_CONFIG_S_DRIVER_OK;
+}
+
+uint64_t device_features(const struct device *device) {
+  return device->dead ? 0 : cage_u64(device->cage, ABI_STATE_DRIVER_FEATURES);
+}
+
+struct device_net_state device_net_state(const struct device *device) {
+  if (device->dead) return (struct device_net_state){0};
+  const uint8_t *state = cage_memory(device->cage) + ABI_NET_STATE;
+  struct device_net_state copy;
+  memcpy(&copy.offloads, state + ABI_NET_STATE_OFFLOADS, sizeof copy.offloads);
+  memcpy(&copy.queue_pairs, state + ABI_NET_STATE_QUEUE_PAIRS, sizeof copy.queue_pairs);
+  return copy;
 }
 
 void device_incidents(const struct device *device, uint32_t counts[ABI_COUNTER_COUNT]) {

@@ -42,6 +42,7 @@ struct device {
   uint64_t base;   // first port, or address of its window
   int irq;         // irqfd of its pin, or DEVICE_NO_IRQ
   struct cage *cage;
+  struct guest_memory memory; // that its cage reaches
   uint8_t config[DEVICE_CONFIG_BYTES_MAX];
   uint32_t config_bytes;
   bool dead; // a second trap soon after the first: out of service
@@ -103,6 +104,19 @@ void device_tell_idle(struct device *device);
 
 /** Whether one of those queues has a request in flight. */
 bool device_busy(const struct device *device, uint32_t queues);
+
+/** Whether its driver is there, and the device is not in need of a reset. */
+bool device_running(const struct device *device);
+
+/** The features that its driver accepted. */
+uint64_t device_features(const struct device *device);
+
+/** What a network device and its driver agreed on; ABI_NET_STATE. Not checked. */
+struct device_net_state {
+  uint64_t offloads;
+  uint16_t queue_pairs;
+};
+struct device_net_state device_net_state(const struct device *device);
 
 /** All incidents since the start. */
 void device_incidents(const struct device *device, uint32_t counts[ABI_COUNTER_COUNT]);

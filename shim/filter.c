@@ -9,9 +9,11 @@
 #include <linux/filter.h>
 #include <linux/fs.h>
 #include <linux/futex.h>
+#include <linux/if_tun.h>
 #include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <linux/seccomp.h>
+#include <linux/vhost.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -64,6 +66,7 @@ static size_t describe(char *line, const struct violation *violation) {
       [CELL_ROLE_VCPU] = "vcpu ",
       [CELL_ROLE_IO] = "io",
       [CELL_ROLE_CONSOLE] = "console",
+      [CELL_ROLE_NET] = "net",
   };
   char *to = add_text(line, "faraday-cell: ended by its seccomp filter: system call ");
   to = add_text(add_number(to, violation->call), " on thread ");

@@ -14,6 +14,9 @@
 #define MEMORY_BYTES_MIN (1ull << 20)
 #define MEMORY_BYTES_MAX (1ull << 44)
 #define WINDOW_START UINT64_C(0xd0000000)
+#define LIMITS (IMAGE_DEVICE_LIMITS - IMAGE_DEVICE_CONFIG)
+#define LIMIT_MAX (UINT64_C(1) << 53)    // tokens of a bucket: a sum of them is no problem
+#define LIMIT_MS_MAX (UINT64_C(1) << 32) // to fill it: seven weeks
 
 #define AT(type, field, offset) _Static_assert(offsetof(type, field) == (offset), #field)
 AT(struct image_header, checksum, IMAGE_HEADER_CHECKSUM);
@@ -30,6 +33,8 @@ AT(struct image_device, capacity_bytes, IMAGE_DEVICE_CAPACITY_BYTES);
 AT(struct image_device, path_bytes, IMAGE_DEVICE_PATH_BYTES);
 AT(struct image_device, name, IMAGE_DEVICE_NAME);
 AT(struct image_device, config, IMAGE_DEVICE_CONFIG);
+_Static_assert(LIMITS + IMAGE_LIMIT_COUNT * IMAGE_LIMIT_STRIDE == IMAGE_DEVICE_CONFIG_BYTES_MAX,
+               "limits");
 _Static_assert(sizeof(struct image_segment) == IMAGE_SEGMENT_STRIDE, "segment");
 _Static_assert(sizeof(struct image_device) == IMAGE_DEVICE_STRIDE, "device");
 _Static_assert(sizeof(struct image_header) == IMAGE_TABLES_END, "tables");
@@ -148,10 +153,45 @@ static int check_disk(const struct image *image, const struct image_device *devi
   return 0;
 }
 
+/** A network device has its descriptors in a row, and limits behind its configuration. */
+static int check_net(const struct image *image, const struct image_device *device,
+                     struct failure *failure) {
+  const uint32_t known = IMAGE_DEVICE_FLAG_VHOST | IMAGE_DEVICE_FLAG_STREAM |
+                         IMAGE_DEVICE_FLAG_MAC_FILTER;
+  uint32_t pairs = (device->queue_count - 1) / 2;
+  bool vhost = device->flags & IMAGE_DEVICE_FLAG_VHOST;
+  bool stream = device->flags & IMAGE_DEVICE_FLAG_STREAM;
+  if (device->flags & ~known || (stream && (vhost || pairs > 1))) {
+    return refuse(failure, "flags of a network device", device->flags);
+  }
+  if (device->queue_count % 2 == 0 || pairs == 0) {
+    return refuse(failure, "queue count of a network device", device->queue_count);
+  }
+  uint64_t last = (uint64_t)device->file + pairs * (vhost ? 2 : 1) - 1;
+  if (device->file == 0 || last > image->header.file_count) {
+    return refuse(failure, "file of a network device", device->file);
+  }
+  for (unsigned i = 0; i < IMAGE_LIMIT_COUNT; i++) {
+    uint64_t limit[IMAGE_LIMIT_STRIDE / 8];
+    memcpy(limit, device->config + LIMITS + i * sizeof limit, sizeof limit);
+    if (limit[0] > LIMIT_MAX || limit[1] > LIMIT_MAX) {
+      return refuse(failure, "limit of a network device", limit[0]);
+    }
+    if (limit[0] > 0 && (limit[2] == 0 || limit[2] > LIMIT_MS_MAX)) {
+      return refuse(failure, "refill time of a network device", limit[2]);
+    }
+  }
+  return is_zero(device->config + ABI_NET_CONFIG_BYTES, LIMITS - ABI_NET_CONFIG_BYTES)
+             ? 0
+             : refuse(failure, "configuration of a network device", 0);
+}
+
 static int check_device(const struct image *image, unsigned index, struct failure *failure) {
   const struct image_device *device = &image->header.devices[index];
   bool disk = device->kind == ABI_KIND_VIRTIO_BLK;
-  if (!disk && device->kind != ABI_KIND_VIRTIO_RNG) {
+  bool net = device->kind == ABI_KIND_VIRTIO_NET;
+  uint32_t queues = disk ? ABI_BLK_QUEUE_COUNT_MAX : net ? ABI_QUEUE_COUNT_MAX : 1;
+  if (!disk && !net && device->kind != ABI_KIND_VIRTIO_RNG) {
     return refuse(failure, "kind of a device", device->kind);
   }
   // Each window is its own page and each pin its own line: neither is given twice.
@@ -170,7 +210,7 @@ static int check_device(const struct image *image, unsigned index, struct failur
     }
     if (other->pin == device->pin) return refuse(failure, "pin of two devices", device->pin);
   }
-  if (device->queue_count == 0 || device->queue_count > (disk ? ABI_QUEUE_COUNT_MAX : 1)) {
+  if (device->queue_count == 0 || device->queue_count > queues) {
     return refuse(failure, "queue count of a device", device->queue_count);
   }
   if (device->config_bytes > IMAGE_DEVICE_CONFIG_BYTES_MAX) {
@@ -180,6 +220,7 @@ static int check_device(const struct image *image, unsigned index, struct failur
       !is_zero(device->padding, sizeof device->padding)) {
     return refuse(failure, "name of a device", index);
   }
+  if (net) return check_net(image, device, failure);
   return disk ? check_disk(image, device, failure) : 0;
 }
 

@@ -9,7 +9,9 @@
 #include "memory.h"
 #include "vcpu.h"
 
-#define IMAGE_FILES_MAX (IMAGE_SEGMENT_COUNT_MAX + IMAGE_DEVICE_COUNT_MAX)
+// A network device has up to two for each of its queue pairs.
+#define IMAGE_FILES_MAX \
+  (IMAGE_SEGMENT_COUNT_MAX + 2 * ABI_NET_QUEUE_PAIRS_MAX * IMAGE_DEVICE_COUNT_MAX)
 
 struct image_segment {
   uint64_t address, length, offset;

@@ -52,6 +52,7 @@ int io_create(struct io *io, struct failure *failure) {
   if (watch(io, io->control->fd, tag(SOURCE_CONTROL, 0, 0), failure)) return -1;
   if (watch(io, io->server->ring.fd, tag(SOURCE_RING, 0, 0), failure)) return -1;
   for (uint32_t i = 0; i < machine->device_count; i++) {
+    if (machine->devices[i].kind == ABI_KIND_VIRTIO_NET) continue; // the network thread's
     for (uint32_t queue = 0; queue < machine->devices[i].queue_count; queue++) {
       int kick = machine->devices[i].queues[queue].kick;
       if (watch(io, kick, tag(SOURCE_KICK, i, queue), failure)) return -1;
@@ -121,6 +122,17 @@ static void tell_traps(struct io *io) {
   }
 }
 
+static void tell_lost_networks(struct io *io) {
+  for (uint32_t i = 0; i < io->network->count; i++) {
+    const struct net *net = &io->network->nets[i];
+    if (io->losses_told[i] || !__atomic_load_n(&net->gone, __ATOMIC_SEQ_CST)) continue;
+    io->losses_told[i] = true;
+    control_log(io->control, CELL_LOG_LEVEL_WARN,
+                "device %s lost its host interface; the guest sees its link down",
+                net->device->name);
+  }
+}
+
 /** What could not be written, said once. */
 static void tell_loss(const struct io *io) {
   struct console *console = &io->machine->console;
@@ -136,6 +148,7 @@ static void hear_news(struct io *io) {
   struct machine *machine = io->machine;
   drain_counter(machine->wake);
   tell_traps(io);
+  tell_lost_networks(io);
   if (!io->marker_told && __atomic_load_n(&machine->marker_ns, __ATOMIC_SEQ_CST)) {
     io->marker_told = true;
     control_tell(io->control, CELL_MARKER);
@@ -158,9 +171,13 @@ static void set_paused(struct io *io, bool paused) {
   if (paused && !io->paused) {
     // A vCPU may wait for a request in flight: those go first.
     if (!server_drain(io->server)) return;
+    network_pause(io->network);
     machine_pause(io->machine);
   }
-  if (!paused && io->paused) machine_resume(io->machine);
+  if (!paused && io->paused) {
+    network_resume(io->network);
+    machine_resume(io->machine);
+  }
   io->paused = paused;
   control_tell(io->control, paused ? CELL_PAUSED : CELL_RESUMED);
 }
@@ -257,6 +274,7 @@ void io_run(struct io *io) {
   }
   machine_stop(machine);
   server_drain(io->server);
+  network_pause(io->network);
   hear_news(io); // a marker or a trap just before the end counts too
 }
 

@@ -4,11 +4,13 @@
 
 #include "control.h"
 #include "machine.h"
+#include "net.h"
 #include "serve.h"
 
 struct io {
   struct machine *machine;
   struct server *server;
+  struct network *network;
   struct control *control;
   bool host_needed; // its end is the guest's
   int epoll;
@@ -21,6 +23,7 @@ struct io {
   bool input_lent;     // it is another job's terminal for now
   bool marker_told;
   uint32_t traps_told[MACHINE_DEVICES_MAX];
+  bool losses_told[NET_DEVICES_MAX];
 };
 
 /** Makes everything that is waited for. */

@@ -22,6 +22,13 @@ void machine_wake(const struct machine *machine) {
   (void)written; // cannot fail: nobody adds up 2^64 of these
 }
 
+void machine_wake_network(const struct machine *machine) {
+  const uint64_t one = 1;
+  if (machine->network < 0) return;
+  ssize_t written = write(machine->network, &one, sizeof one);
+  (void)written; // it can only be awake already
+}
+
 static bool claim(struct machine *machine) {
   return __atomic_exchange_n(&machine->ending.claimed, 1, __ATOMIC_SEQ_CST) == 0;
 }
@@ -106,6 +113,8 @@ static void access_device(struct cpu *cpu, struct device *device, int kind) {
     record->data = (uint32_t)device_value(device);
     if (record->width > 4) record->data |= UINT64_MAX << 32;
   }
+  // Before the wait: the queues may be in the kernel's hands, and that thread takes them back.
+  if (effects & ABI_EFFECT_SETUP) machine_wake_network(machine);
   if (effects & ABI_EFFECT_CANCEL) await_idle(machine, device, device_cancel(device));
   if (effects) apply(machine, device, effects);
   pthread_mutex_unlock(&device->lock);

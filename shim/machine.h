@@ -46,7 +46,8 @@ struct machine {
   uint32_t device_count;
   struct device *serial;
   struct console console;
-  int wake; // eventfd towards the I/O thread: the ending, or room for input
+  int wake;    // eventfd towards the I/O thread: the ending, or room for input
+  int network; // eventfd towards the network thread: a driver came or went; -1: no such thread
   uint32_t state;   // futex: enum machine_state
   uint32_t parked;  // futex: vCPU threads that stand still
   uint32_t stopped; // futex: vCPU threads that do nothing more
@@ -73,6 +74,9 @@ void machine_end(struct machine *machine, uint32_t cause, uint32_t signal);
 
 /** Tells the I/O thread that there is news. */
 void machine_wake(const struct machine *machine);
+
+/** Tells the network thread that a driver came or went. */
+void machine_wake_network(const struct machine *machine);
 
 // The I/O thread's: each returns once every vCPU obeys. Requests in flight must be drained before,
 // because a vCPU may wait for one.

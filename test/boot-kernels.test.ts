@@ -31,6 +31,16 @@ const SCENARIOS: Record<string, Scenario> = {
     host: 'fresh_root; boot --kernel $GENERIC --rootfs root.ext4 --boot-timer',
     guest: INTRODUCE,
   },
+  'no-network': {
+    host: `fresh_root
+boot --kernel $CLOUD --rootfs root.ext4 --boot-timer \\
+  --cmdline "quiet job=$NAME ip=off ip=10.0.0.256 ip=dhcp"`,
+    guest: `${INTRODUCE}
+grep -q virtio_blk /proc/modules && echo 'GUEST disk driver'
+grep -q virtio_net /proc/modules || echo 'GUEST no network driver'
+ping -c 1 127.0.0.1 > /dev/null && echo 'GUEST loopback answers'
+`,
+  },
   'initramfs-only': {
     host: 'boot --kernel $CLOUD --initrd $IMAGES/initramfs',
     guest: `echo "GUEST root $(grep ' / ' /proc/mounts)"
@@ -96,6 +106,16 @@ test('the stock generic kernel boots', async () => {
   const { output } = await rootedOnDisk('generic');
   assert.match(output, /GUEST kernel \S+ x86_64/);
   assert.not.match(output, /GUEST kernel \S*cloud/);
+});
+
+test('a guest without a network loads no driver for it, and a wrong ip= is a line', async () => {
+  const { output } = await rootedOnDisk('no-network');
+  assert.match(output, /GUEST disk driver\nGUEST no network driver\nGUEST loopback answers\n/);
+  const lines = output.split('\n').filter((line) => line.startsWith('faraday-init: '));
+  assert.equal(lines, [
+    'faraday-init: ip= ignored: no IPv4 address: 10.0.0.256',
+    'faraday-init: ip= ignored: only a static address is understood, not dhcp',
+  ]);
 });
 
 test('a guest lives in an initramfs alone', async () => {

@@ -321,10 +321,11 @@ test('an unknown flag, verb or word is refused with the nearest one', () => {
   assert.match(refusal(['run', 'vmlinux']), /too many arguments/);
 });
 
-test('a flag that a later version may know is not accepted yet', () => {
+test('flags that need another one are refused with its name', () => {
   const two = ['--kernel', hello, '--cpus', '2', '--engine', 'v8'];
   assert.match(refusal(two), /--cpus '2' is more than engine v8/);
-  assert.match(refusal(['--kernel', hello, '--net-backend', 'tap']), /known is none/);
+  assert.match(refusal(['--kernel', hello, '--net-backend', 'tap']), /add --tap NAME/);
+  assert.match(refusal(['--kernel', hello, '-p', '80:80']), /is for --net-backend user/);
 });
 
 test('kernels that are none are refused', () => {

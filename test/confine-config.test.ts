@@ -8,8 +8,8 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { readConfigFile, toRunConfig } from '../host/config.ts';
 import { parseAllowPath, parseLandlockRule, parseUser } from '../host/confine-config.ts';
-import type { RawSettings } from '../host/disk-config.ts';
 import { EXIT_USAGE } from '../host/errors.ts';
+import type { RawSettings } from '../host/settings.ts';
 import { usageRefusal as refusal } from './usage-refusal.ts';
 
 const FARADAY = new URL('../bin/faraday.js', import.meta.url).pathname;

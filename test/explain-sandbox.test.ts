@@ -11,8 +11,8 @@ import { CELL_ROLES, DEADLY } from '../host/confine/cell-policy.ts';
 import { checkLayers, namespacesLine } from '../host/confine/check-layers.ts';
 import { explainSandbox, type Sandbox } from '../host/confine/explain-sandbox.ts';
 import { sandboxText } from '../host/confine/explain-text.ts';
-import type { RawSettings } from '../host/disk-config.ts';
 import { explainConfinement } from '../host/explain.ts';
+import type { RawSettings } from '../host/settings.ts';
 import { shim } from '../host/shim.ts';
 
 const FARADAY = new URL('../bin/faraday.js', import.meta.url).pathname;

@@ -20,8 +20,8 @@ import * as assert from 'uvu/assert';
 import { toRunConfig } from '../host/config.ts';
 import { hostFacts } from '../host/confine/host-facts.ts';
 import { accessText, type HostFacts, hostPaths } from '../host/confine/host-paths.ts';
-import type { RawSettings } from '../host/disk-config.ts';
 import type { RunReport } from '../host/report.ts';
+import type { RawSettings } from '../host/settings.ts';
 import {
   PATH_CHANGE,
   PATH_DEVICE,

@@ -65,6 +65,12 @@ const STOCK: [string, FakeModule][] = [
     'kernel/drivers/block/virtio_blk.ko',
     { name: 'virtio_blk', depends: ['virtio', 'virtio_ring'] },
   ],
+  [
+    'kernel/drivers/net/virtio_net.ko',
+    { name: 'virtio_net', depends: ['virtio', 'virtio_ring', 'net_failover'] },
+  ],
+  ['kernel/drivers/net/net_failover.ko', { name: 'net_failover', depends: ['failover'] }],
+  ['kernel/net/core/failover.ko', { name: 'failover' }],
   ['kernel/drivers/misc/pvpanic/pvpanic-mmio.ko', { name: 'pvpanic_mmio', depends: ['pvpanic'] }],
   ['kernel/drivers/misc/pvpanic/pvpanic.ko', { name: 'pvpanic' }],
   [
@@ -172,6 +178,9 @@ test('modules come in dependency order, the disk first, built-in ones not at all
     'jbd2',
     'mbcache',
     'ext4',
+    'failover',
+    'net_failover',
+    'virtio_net',
   ]);
   const files = unpackCpio(initramfsPath!);
   const init = readFileSync(new URL('../build/init', import.meta.url));
@@ -189,6 +198,32 @@ test("a file system's modules are loaded for its roots only, shared ones for eac
   assert.ok(lines.includes('jbd2.ko ext4'));
   assert.ok(lines.includes('xfs.ko xfs'));
   assert.ok(lines.includes('crc32c_generic.ko ext4 xfs'));
+});
+
+test("the network's modules are loaded where there is a network device only", async () => {
+  const { initramfsPath } = await importKernel({ source: kernelPath });
+  const network = order(initramfsPath!).filter((line) => line.includes(' virtio:'));
+  assert.equal(network, [
+    'failover.ko virtio:0x0001',
+    'net_failover.ko virtio:0x0001',
+    'virtio_net.ko virtio:0x0001',
+  ]);
+});
+
+test('a module that a file system needs too is loaded for either', async () => {
+  install('kernel/fs/mbcache.ko', { name: 'mbcache', depends: ['failover'] });
+  const { initramfsPath } = await importKernel({ source: kernelPath });
+  assert.ok(order(initramfsPath!).includes('failover.ko ext4 virtio:0x0001'));
+});
+
+test('a kernel without a network driver, or with one built in, is taken as it is', async () => {
+  appendFileSync(join(moduleFolder, 'modules.builtin'), 'kernel/drivers/net/virtio_net.ko\n');
+  assert.not.ok((await importKernel({ source: kernelPath })).modules.includes('failover'));
+  removeKernel(RELEASE);
+  writeFileSync(join(moduleFolder, 'modules.builtin'), 'kernel/lib/crc16.ko\n');
+  rmSync(join(moduleFolder, 'kernel/drivers/net'), { recursive: true });
+  const { modules } = await importKernel({ source: kernelPath });
+  assert.ok(modules.includes('ext4') && !modules.includes('failover'));
 });
 
 test('an alias that a built-in module provides needs no module', async () => {
@@ -370,6 +405,7 @@ if (spawnSync('dpkg-deb', ['--version']).error) {
       const kernel = await importKernel({ source });
       assert.is(kernel.source, 'kernel.deb');
       assert.ok(kernel.modules.includes('ext4'));
+      assert.ok(kernel.modules.includes('virtio_net'));
       assert.ok(existsSync(join(store, RELEASE, 'config')));
       assert.equal(readdirSync(store), [RELEASE]);
     });

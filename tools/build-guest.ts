@@ -1,9 +1,11 @@
-// Compiles guest/init.c, the init program of boot initramfs files, to build/init.
+// Compiles guest/, the init program of boot initramfs files, to build/init.
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, renameSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
+
+const SOURCES = ['init.c', 'network.c', 'basics.c'].map((name) => `${root}guest/${name}`);
 
 const FLAGS = [
   '-std=gnu11',
@@ -31,7 +33,7 @@ const FLAGS = [
 export function buildGuest(): void {
   mkdirSync(`${root}build`, { recursive: true });
   const temporary = `${root}build/init.${process.pid}`;
-  execFileSync(process.env.CC ?? 'gcc', [...FLAGS, '-o', temporary, `${root}guest/init.c`], {
+  execFileSync(process.env.CC ?? 'gcc', [...FLAGS, '-o', temporary, ...SOURCES], {
     stdio: ['ignore', 'inherit', 'inherit'],
   });
   renameSync(temporary, `${root}build/init`);

@@ -20,7 +20,7 @@ import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as abi from '../assembly/abi.ts';
 import * as image from '../host/boot/image-format.ts';
-import { ROLE_CONSOLE, ROLE_IO, ROLE_START, ROLE_VCPU } from '../host/confine/roles.ts';
+import { ROLE_CONSOLE, ROLE_IO, ROLE_NET, ROLE_START, ROLE_VCPU } from '../host/confine/roles.ts';
 import * as cell from '../host/engine/cell-protocol.ts';
 import { FaradayError } from '../host/errors.ts';
 import * as recording from '../host/replay/format.ts';
@@ -116,7 +116,7 @@ export function abiHeader(): string {
     macros('IMAGE_', image),
     '\n',
     macros('CELL_', cell),
-    macros('CELL_', { ROLE_START, ROLE_VCPU, ROLE_IO, ROLE_CONSOLE }),
+    macros('CELL_', { ROLE_START, ROLE_VCPU, ROLE_IO, ROLE_CONSOLE, ROLE_NET }),
     '\n',
     macros('RECORD_', recording),
   ].join('');

@@ -48,7 +48,10 @@ export const HOST_TARGETS: HostTarget[] = [
     name: 'config',
     describe: 'flags of a run and the file of --config',
     sources: [
-      ...['config', 'disk-config', 'confine-config', 'size', 'small-file', 'suggest', 'log'].map(
+      ...['config', 'settings', 'disk-config', 'net-config', 'net-address', 'net-limits'].map(
+        (name) => `host/${name}.ts`,
+      ),
+      ...['confine-config', 'size', 'small-file', 'suggest', 'log'].map(
         (name) => `host/${name}.ts`,
       ),
       ...['host/cli/machine-options.ts', 'host/cli/confine-options.ts', 'host/boot/cmdline.ts'],

@@ -1,6 +1,7 @@
 // The kernel command line: Faraday's own parameters, the user's, and the devices where the
 // kernel cannot learn of them from ACPI.
 import { FaradayError } from '../errors.ts';
+import { netmask, type SubnetAddress } from '../net-address.ts';
 import type { VirtioSlot } from './image.ts';
 import { COMMAND_LINE_BYTES_MAX, KIB, VIRTIO_MMIO_BYTES } from './layout.ts';
 
@@ -24,10 +25,18 @@ export interface RootParameters {
   filesystem?: string; // 'ext4'; left out: the kernel tries those it has
 }
 
+/** An interface of the guest whose address is known before it starts. */
+export interface NetParameters {
+  device: string; // 'eth0'
+  ip: SubnetAddress;
+  gateway?: string;
+}
+
 export interface CommandLineOptions {
   append?: string; // the user's, after the default: for most parameters the last one wins
   replace?: string; // the user's, instead of everything
   root?: RootParameters;
+  nets?: readonly NetParameters[];
 }
 
 function checkText(flag: string, text: string): void {
@@ -50,9 +59,14 @@ export function checkCommandLine(text: string): void {
   throw new FaradayError('bad-usage', `--cmdline: ${finding}; the limit is ${limit}: shorten it`);
 }
 
+/** `ip=` as Documentation/admin-guide/nfs/nfsroot.rst of Linux has it: no server, no DHCP. */
+function ipParameter({ device, ip, gateway = '' }: NetParameters): string {
+  return `ip=${ip.address}::${gateway}:${netmask(ip.prefix)}::${device}:off`;
+}
+
 /** Puts the command line together. Throws FaradayError('bad-usage'). */
 export function commandLine(options: CommandLineOptions): string {
-  const { append, replace, root } = options;
+  const { append, replace, root, nets = [] } = options;
   if (append !== undefined) checkText('--cmdline', append);
   if (replace !== undefined) checkText('--cmdline-replace', replace);
   if (replace !== undefined) {
@@ -64,6 +78,7 @@ export function commandLine(options: CommandLineOptions): string {
     parts.push(`root=${root.device}`, root.readOnly ? 'ro' : 'rw');
     if (root.filesystem) parts.push(`rootfstype=${root.filesystem}`);
   }
+  parts.push(...nets.map(ipParameter));
   if (append) parts.push(append.trim());
   const text = parts.join(' ').trim();
   checkCommandLine(text);

@@ -38,7 +38,7 @@ export function virtioSlots(count: number): VirtioSlot[] {
   const limit = VIRTIO_PINS.length;
   if (count > limit) {
     const finding = `${count} virtio devices, but interrupt pins for ${limit}`;
-    throw new FaradayError('bad-usage', `--disk: ${finding}; remove ${count - limit}`);
+    throw new FaradayError('bad-usage', `--disk and --net: ${finding}; remove ${count - limit}`);
   }
   return VIRTIO_PINS.slice(0, count).map((pin, index) => {
     return { address: VIRTIO_MMIO_START + index * VIRTIO_MMIO_BYTES, pin };

@@ -1,8 +1,9 @@
 // The flags that say what a machine is, which several verbs share, and their way to settings.
 import type { Command } from 'commander';
 import { readConfigFile } from '../config.ts';
-import { parseDiskFlag, parseRootfsFlag, type RawSettings } from '../disk-config.ts';
+import { parseDiskFlag, parseRootfsFlag } from '../disk-config.ts';
 import { FaradayError } from '../errors.ts';
+import type { RawSettings } from '../settings.ts';
 
 function parseInteger(text: string): number {
   if (/^\d{1,9}$/.test(text)) return Number(text);

@@ -1,11 +1,12 @@
 // `faraday run`: boot one guest and stay with it. The default verb.
 import { Command } from 'commander';
 import { toRunConfig } from '../config.ts';
-import type { RawSettings } from '../disk-config.ts';
 import { FaradayError } from '../errors.ts';
 import { createLog, printError, printOutput } from '../log.ts';
+import type { RawSettings } from '../settings.ts';
 import { addConfineOptions } from './confine-options.ts';
 import { addMachineOptions, settingsOf } from './machine-options.ts';
+import { addNetOptions } from './net-options.ts';
 
 /** What of the flags is about what is printed, and no setting of a run. */
 interface PrintFlags {
@@ -22,9 +23,8 @@ async function explain(settings: RawSettings, configFile?: string, json = false)
   printOutput(json ? `${JSON.stringify(sandbox, null, 2)}\n` : sandboxText(sandbox));
 }
 
-export const runCommand = addConfineOptions(addMachineOptions(new Command('run')))
+export const runCommand = addConfineOptions(addNetOptions(addMachineOptions(new Command('run'))))
   .description('boot a guest and attach its console to this terminal')
-  .option('--net-backend <backend>', 'none (default: none)')
   .option('--engine <engine>', 'cell or v8 (default: cell)')
   .option('--detach', 'leave the guest running in a process of its own')
   .option('--report <file>', 'write what happened as JSON')

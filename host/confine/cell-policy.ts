@@ -35,6 +35,20 @@ export const NUMBERS = {
   KVM_SET_LAPIC: 0x4400ae8f,
   KVM_SET_CPUID2: 0x4008ae90,
   KVM_GET_TSC_KHZ: 0xaea3,
+  // linux/if_tun.h, linux/vhost.h
+  TUNSETOFFLOAD: 0x400454d0,
+  TUNSETQUEUE: 0x400454d9,
+  VHOST_GET_FEATURES: 0x8008af00,
+  VHOST_SET_FEATURES: 0x4008af00,
+  VHOST_SET_OWNER: 0xaf01,
+  VHOST_SET_MEM_TABLE: 0x4008af03,
+  VHOST_SET_VRING_NUM: 0x4008af10,
+  VHOST_SET_VRING_ADDR: 0x4028af11,
+  VHOST_SET_VRING_BASE: 0x4008af12,
+  VHOST_GET_VRING_BASE: 0xc008af12,
+  VHOST_SET_VRING_KICK: 0x4008af20,
+  VHOST_SET_VRING_CALL: 0x4008af21,
+  VHOST_NET_SET_BACKEND: 0x4008af30,
   // asm-generic/ioctls.h, linux/fs.h
   TCGETS: 0x5401,
   TCSETS: 0x5402,
@@ -206,6 +220,34 @@ const CONSOLE: Role = {
   ],
 };
 
+const NO_VHOST = 'only with vhost-net';
+
+const NET: Role = {
+  name: 'net',
+  what: "serves the network devices' queues: frames between their taps and guest memory",
+  rows: [
+    plain('epoll_wait', 'net_run', 'waits for frames, doorbells, news of the guest'),
+    plain('epoll_ctl', 'net_watch', 'looks at a tap while the guest has room, or a frame for it'),
+    plain('read', 'drain_counter, stream_receive', 'doorbells; frames of passt'),
+    plain('readv', 'tap_receive', 'a frame for the guest'),
+    plain('writev', 'tap_send, stream_send', 'a frame of the guest'),
+    plain('write', 'device_interrupt, machine_wake', 'eventfds: interrupts, news'),
+    request('TUNSETOFFLOAD', 'tap_set_offloads', 'which frames the guest can take'),
+    request('TUNSETQUEUE', 'tap_set_queue', 'how many queues the guest uses'),
+    request('VHOST_SET_FEATURES', 'vhost_start', 'what the guest negotiated', NO_VHOST),
+    request('VHOST_SET_VRING_NUM', 'vhost_start', 'the size of a ring', NO_VHOST),
+    request('VHOST_SET_VRING_BASE', 'vhost_start', 'where to begin in it', NO_VHOST),
+    request('VHOST_SET_VRING_ADDR', 'vhost_start', 'where it lies, inside guest RAM', NO_VHOST),
+    request('VHOST_GET_VRING_BASE', 'vhost_stop', 'where the kernel ended in it', NO_VHOST),
+    request('VHOST_NET_SET_BACKEND', 'vhost_start, vhost_stop', 'gives and takes a ring', NO_VHOST),
+    ...LOCKS,
+    RESTART,
+    CLOCK,
+    ...RESTORE,
+    EXIT,
+  ],
+};
+
 // --- Before the guest starts --------------------------------------------------------------------
 
 const SETUP_REQUESTS: readonly Row[] = [
@@ -231,6 +273,11 @@ const SETUP_REQUESTS: readonly Row[] = [
   request('KVM_GET_TSC_KHZ', 'vcpu_tsc_khz', 'the rate of the time stamp counter'),
   request('TCGETS', 'isatty, terminal_raw', 'is the input a terminal'),
   request('BLKGETSIZE64', 'check_disk', 'the size of a block device'),
+  request('VHOST_GET_FEATURES', 'vhost_open', 'what the kernel can do', NO_VHOST),
+  request('VHOST_SET_OWNER', 'vhost_open', "this process's memory is the guest's", NO_VHOST),
+  request('VHOST_SET_MEM_TABLE', 'vhost_open', 'where guest RAM lies', NO_VHOST),
+  request('VHOST_SET_VRING_KICK', 'vhost_open', 'doorbells', NO_VHOST),
+  request('VHOST_SET_VRING_CALL', 'vhost_open', 'interrupts', NO_VHOST),
 ];
 
 const register = only('io_uring_register', 1);
@@ -294,7 +341,11 @@ const START: Role = {
   name: 'start',
   what: 'the only thread there is before the guest starts; every other filter narrows this one',
   // KVM_RUN comes first: this filter is asked too as long as the guest runs.
-  rows: [...unique([...VCPU.rows, ...IO.rows, ...CONSOLE.rows]), ...SETUP_REQUESTS, ...SETUP_CALLS],
+  rows: [
+    ...unique([...VCPU.rows, ...IO.rows, ...CONSOLE.rows, ...NET.rows]),
+    ...SETUP_REQUESTS,
+    ...SETUP_CALLS,
+  ],
 };
 
 /** Rows without those that allow the same again. */
@@ -304,7 +355,7 @@ function unique(rows: readonly Row[]): Row[] {
 }
 
 /** By role number (roles.ts). */
-export const CELL_ROLES: readonly Role[] = [START, VCPU, IO, CONSOLE];
+export const CELL_ROLES: readonly Role[] = [START, VCPU, IO, CONSOLE, NET];
 
 /** What a running guest's process can call at all: of all threads but the start. */
 export const RUNNING_ROLES: readonly Role[] = CELL_ROLES.filter((role) => role !== START);

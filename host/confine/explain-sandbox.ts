@@ -4,6 +4,8 @@
 
 import type { RunConfig } from '../config.ts';
 import * as protocol from '../engine/cell-protocol.ts';
+import { macvtapPath } from '../net/macvtap.ts';
+import type { NetRequest } from '../net-config.ts';
 import { formatSize } from '../size.ts';
 import {
   CELL_ROLES,
@@ -61,6 +63,7 @@ export interface Sandbox {
   host: {
     landlock: { mode: string; takes: string[] };
     paths: { path: string; access: string; reason: string; until: 'start' | 'end' }[];
+    before: { path: string; reason: string }[]; // opened before all of this is given up
     capabilities: { name: string; reason: string }[]; // those that root keeps
     threads: string[];
   };
@@ -71,6 +74,22 @@ const TAKES = LANDLOCK_ABIS.map(({ what, linux }) => `${what} (Linux ${linux})`)
 
 // --- Faraday itself -----------------------------------------------------------------------------
 
+/** What host/net/ opens of the host. */
+function netPaths({
+  id,
+  backend,
+  source,
+  queuePairs,
+}: NetRequest): { path: string; reason: string }[] {
+  const times = queuePairs > 1 ? `, ${queuePairs} times` : '';
+  const reason = `network ${id}${times}`;
+  if ('passt' in source) return [{ path: 'passt', reason: `${reason}: a program of its own` }];
+  const vhost = backend === 'vhost-net' ? [{ path: '/dev/vhost-net', reason }] : [];
+  if ('fds' in source) return vhost;
+  const path = backend === 'macvtap' ? macvtapPath(source.tap) : '/dev/net/tun';
+  return [{ path, reason: `${reason}: ${source.tap}` }, ...vhost];
+}
+
 function explainHost(config: RunConfig, kernelGiven: boolean): Sandbox['host'] {
   const all = hostPaths(config, hostFacts(config));
   const paths = all.filter(({ reason }) => kernelGiven || reason !== 'kernel');
@@ -79,6 +98,7 @@ function explainHost(config: RunConfig, kernelGiven: boolean): Sandbox['host'] {
     paths: paths.map(({ path, rights, reason, until }) => {
       return { path, access: accessText(rights), reason, until };
     }),
+    before: config.nets.flatMap(netPaths),
     capabilities: keptCapabilities(config).map(([name, reason]) => ({ name, reason })),
     threads: [
       "bound: the thread that does all the work, Node's pool threads, programs that unpack kernels",
@@ -92,7 +112,18 @@ function explainHost(config: RunConfig, kernelGiven: boolean): Sandbox['host'] {
 
 // --- The cell -----------------------------------------------------------------------------------
 
-function descriptors({ disks, initrd, hasRoot, record }: RunConfig): Descriptor[] {
+/** What of a network is handed to the cell. */
+function netDescriptors({ id, backend, source, queuePairs }: NetRequest): Descriptor[] {
+  const many = queuePairs > 1 ? `, ${queuePairs} queues` : '';
+  const interfaceOf = 'tap' in source ? source.tap : 'a tap that was passed on';
+  const what = 'passt' in source ? 'socket to passt' : `${interfaceOf}${many}`;
+  const vhost = backend === 'vhost-net' ? [`/dev/vhost-net${many}, for network ${id}`] : [];
+  return [`network ${id}: ${what}`, ...vhost].map((text): Descriptor => {
+    return { number: 'then', what: text, until: 'end' };
+  });
+}
+
+function descriptors({ disks, nets, initrd, hasRoot, record }: RunConfig): Descriptor[] {
   const standard = ['input', 'output', 'error'].map((name, number): Descriptor => {
     return { number: String(number), what: `standard ${name}`, until: 'end' };
   });
@@ -107,6 +138,7 @@ function descriptors({ disks, initrd, hasRoot, record }: RunConfig): Descriptor[
       const rights = readOnly ? 'read' : 'read and write';
       return { number: 'then', what: `disk ${id}, ${rights}: ${path}`, until: 'end' };
     }),
+    ...nets.flatMap(netDescriptors),
     ...(record === undefined
       ? []
       : [{ number: 'then', what: `the recording, write: ${record}`, until: 'end' } as const]),

@@ -45,7 +45,18 @@ function layers(rows: readonly (readonly [string, string])[]): string[] {
   return table(rows);
 }
 
-function hostText({ landlock, paths, capabilities, threads }: Sandbox['host']): string[] {
+/** What is opened while all of its rights are there yet. */
+function beforeText(before: Sandbox['host']['before']): string[] {
+  if (before.length === 0) return [];
+  const rows = before.map(({ path, reason }) => [path, reason]);
+  return [
+    '',
+    `${INDENT}Opened before it gives anything up, and handed to the cell:`,
+    ...table([['path', 'why'], ...rows], `${INDENT}${INDENT}`),
+  ];
+}
+
+function hostText({ landlock, paths, before, capabilities, threads }: Sandbox['host']): string[] {
   const kept = capabilities.map(({ name, reason }) => `${name} (${reason})`).join('; ');
   const rows = paths.map(({ access, until, path, reason }) => [
     access,
@@ -67,6 +78,7 @@ function hostText({ landlock, paths, capabilities, threads }: Sandbox['host']): 
     '',
     ...list('access: r read and list, w write, c make, rename and remove, x execute, d requests'),
     ...list('to a device; until start: given up once the cell is started'),
+    ...beforeText(before),
   ];
 }
 

@@ -3,5 +3,6 @@ export const ROLE_START = 0; // the only one before the guest starts; it becomes
 export const ROLE_VCPU = 1; // one for each virtual CPU
 export const ROLE_IO = 2;
 export const ROLE_CONSOLE = 3;
+export const ROLE_NET = 4; // where the machine has a network device
 
-export const ROLE_NAMES = ['start', 'vcpu', 'io', 'console'] as const; // by number
+export const ROLE_NAMES = ['start', 'vcpu', 'io', 'console', 'net'] as const; // by number

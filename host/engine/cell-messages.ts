@@ -17,6 +17,7 @@ export type Message =
   | { type: 'log'; level: 'error' | 'warn' | 'info'; text: string }
   | { type: 'confined' | 'violation'; record: DataView }
   | { type: 'recorded'; errno: string } // '' for a recording that is whole
+  | { type: 'network'; record: DataView }
   | { type: 'ended'; report: DataView };
 
 /** The error for a cell that does not keep to the protocol. */
@@ -72,6 +73,7 @@ const KINDS = new Map<number, [lengthBytes: number, read: (payload: DataView) =>
   [protocol.CONFINED, [protocol.CONFINED_BYTES, (record) => ({ type: 'confined', record })]],
   [protocol.VIOLATION, [protocol.VIOLATION_BYTES, (record) => ({ type: 'violation', record })]],
   [protocol.RECORDED, [protocol.RECORDED_BYTES, recorded]],
+  [protocol.NET, [protocol.NET_BYTES, (record) => ({ type: 'network', record })]],
   [protocol.PAUSED, [0, () => ({ type: 'paused' })]],
   [protocol.RESUMED, [0, () => ({ type: 'resumed' })]],
 ]);

@@ -27,6 +27,7 @@ export const RESUMED = 7; // no payload
 export const CONFINED = 8; // what confines it, told before the guest starts: CONFINED_*
 export const VIOLATION = 9; // a forbidden system call, then its end: VIOLATION_*
 export const RECORDED = 10; // its recording is over, before ENDED: RECORDED_*
+export const NET = 11; // what a network device did, before ENDED: NET_*
 
 // To the cell: a type and one u32.
 export const COMMAND_BYTES = 8;
@@ -151,6 +152,25 @@ export const DEVICE_INCIDENTS = 96; // u32 each, by INCIDENT_*
 export const DEVICE_READ_LATENCY = 160; // u32 each: requests that took below 2^i microseconds
 export const DEVICE_WRITE_LATENCY = 256; // likewise: writes, flushes and the rest
 export const LATENCY_BUCKETS = 24;
+
+// What each queue of a network device did: those of frames, not the control queue.
+export const NET_DEVICE = 0; // u32, its place among the devices of the report
+export const NET_QUEUE_COUNT = 4; // u32
+export const NET_GONE = 8; // u32: its backend went away
+export const NET_QUEUES = 16;
+export const NET_QUEUE_COUNT_MAX = 16;
+export const NET_QUEUE_STRIDE = 64;
+export const NET_QUEUE_FRAMES = 0; // u64
+export const NET_QUEUE_BYTES = 8; // u64, without the headers of virtio
+export const NET_QUEUE_DROPS = 16; // u64 each, by NET_DROP_*
+export const NET_BYTES = NET_QUEUES + NET_QUEUE_COUNT_MAX * NET_QUEUE_STRIDE;
+
+export const NET_DROP_OVERSIZE = 0; // the driver had no room for a frame of that length
+export const NET_DROP_REFUSED = 1; // the backend did not take it
+export const NET_DROP_DOWN = 2; // the interface was down, or gone
+export const NET_DROP_SPOOFED = 3; // from another address than the device's
+export const NET_DROP_STALE = 4; // its driver was not there any more, or not yet
+export const NET_DROP_COUNT = 5;
 
 export const ENGINE_NONE = 0;
 export const ENGINE_SYNC = 1;

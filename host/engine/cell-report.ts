@@ -1,11 +1,11 @@
 // The report of a cell (cell-protocol.ts, REPORT) as the result of a run. Checked like everything
 // a cell says: what is impossible is an internal error, what is merely untrue harms nobody.
 
-import type { DiskDevice, MachineImage } from '../boot/image.ts';
+import type { DiskDevice, MachineImage, NetDevice } from '../boot/image.ts';
 import { nowMs } from '../clock.ts';
 import { describeExit } from '../exit-names.ts';
 import { INCIDENT_NAMES } from '../incident-names.ts';
-import type { DiskReport, ExitCause, Histogram } from '../report.ts';
+import type { DiskReport, ExitCause, Histogram, NetQueueReport, NetReport } from '../report.ts';
 import { type DeviceResult, type RunResult, SIGNAL_NUMBERS } from '../result.ts';
 import type { CrashState } from '../shim.ts';
 import { brokenCell, errnoName, textAt } from './cell-messages.ts';
@@ -116,6 +116,42 @@ function diskReport({ id, path, readOnly }: DiskDevice, report: ReportView): Dis
   };
 }
 
+/** Why a network device dropped frames, by NET_DROP_*. */
+const DROPS: readonly string[] = ['oversize', 'refused', 'down', 'spoofed', 'stale'];
+
+function queueReport(record: ReportView, index: number): NetQueueReport {
+  const at = protocol.NET_QUEUES + index * protocol.NET_QUEUE_STRIDE;
+  const drops: Record<string, number> = {};
+  for (const [reason, name] of DROPS.entries()) {
+    const count = record.count(at + protocol.NET_QUEUE_DROPS + 8 * reason);
+    if (count > 0) drops[name] = count;
+  }
+  return {
+    frames: record.count(at + protocol.NET_QUEUE_FRAMES),
+    bytes: record.count(at + protocol.NET_QUEUE_BYTES),
+    drops,
+  };
+}
+
+function netReport(net: NetDevice, record: ReportView): NetReport {
+  const { id, name, mac, queuePairs, stream, vhostFds } = net;
+  if (record.u32(protocol.NET_QUEUE_COUNT) !== 2 * queuePairs) {
+    throw brokenCell(`reports other queues of network ${id} than it has`);
+  }
+  const isKernels = vhostFds.length > 0;
+  const indexes = isKernels ? [] : Array.from({ length: queuePairs }, (_, pair) => 2 * pair);
+  return {
+    id,
+    backend: stream ? 'user' : isKernels ? 'vhost-net' : 'tap',
+    interface: name,
+    mac,
+    queuePairs,
+    gone: record.u32(protocol.NET_GONE) !== 0,
+    receive: indexes.map((index) => queueReport(record, index)),
+    transmit: indexes.map((index) => queueReport(record, index + 1)),
+  };
+}
+
 // --- The end ------------------------------------------------------------------------------------
 
 function ending(report: ReportView): Pick<RunResult, 'cause' | 'signal' | 'detail'> {
@@ -156,8 +192,15 @@ function processClock(): (nanoseconds: bigint) => number {
   return (nanoseconds) => hostMs - Number(nowNanoseconds - nanoseconds) / 1e6;
 }
 
-/** Reads a report of REPORT_BYTES. Throws FaradayError('internal') for one that cannot be. */
-export function toRunResult(view: DataView, image: MachineImage): Omit<RunResult, 'confinement'> {
+/**
+ * Reads a report of REPORT_BYTES, with the records of NET_BYTES that came before it. Throws
+ * FaradayError('internal') for what cannot be.
+ */
+export function toRunResult(
+  view: DataView,
+  image: MachineImage,
+  networks: readonly DataView[] = [],
+): Omit<RunResult, 'confinement'> {
   const report = new ReportView(view);
   const toProcessMs = processClock();
   const phase = (index: number): number | null => {
@@ -189,6 +232,15 @@ export function toRunResult(view: DataView, image: MachineImage): Omit<RunResult
       const index = devices.findIndex(({ name }) => name === `disk:${disk.id}`);
       if (index < 0) throw brokenCell(`reports nothing of disk ${disk.id}`);
       return diskReport(disk, views[index]);
+    }),
+    networks: image.virtio.flatMap((device) => {
+      if (device.kind !== 'virtio-net') return [];
+      const index = devices.findIndex(({ name }) => name === `net:${device.id}`);
+      const record = networks
+        .map((network) => new ReportView(network))
+        .find((network) => network.u32(protocol.NET_DEVICE) === index);
+      if (!record) throw brokenCell(`reports nothing of network ${device.id}`);
+      return [netReport(device, record)];
     }),
   };
 }

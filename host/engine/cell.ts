@@ -82,7 +82,7 @@ function stoppedEarly(signal: string, image: MachineImage): RunResult {
     ...{ cause: 'signal', signal, detail: null, crash: null },
     phases: { cellStartedMs: null, loadedMs: null, createdMs: null, runningMs: null },
     ...{ markerMs: null, endMs: nowMs() },
-    ...{ exits: [], unclaimedExits: 0, devices: [], disks, confinement: null },
+    ...{ exits: [], unclaimedExits: 0, devices: [], disks, networks: [], confinement: null },
   };
 }
 
@@ -93,6 +93,7 @@ export class Cell {
   private readonly options: CellOptions;
   private readonly reader = new MessageReader();
   private readonly signals = new Set<string>(); // those passed on
+  private readonly networks: DataView[] = []; // what each network device did
   private logLines = 0;
   private confinement: CellConfinement | null = null;
   private marked = false;
@@ -213,12 +214,17 @@ export class Cell {
         }
         this.recorded = message.errno;
         return;
+      case 'network':
+        if (this.networks.length === this.image.virtio.length)
+          throw brokenCell('has no such network');
+        this.networks.push(message.record);
+        return;
       case 'ended':
         if (this.options.recording && this.recorded === null) {
           throw brokenCell('ended without a word on its recording');
         }
         this.result = {
-          ...toRunResult(message.report, this.image),
+          ...toRunResult(message.report, this.image, this.networks),
           confinement: this.confinement,
         };
         return this.farewell();

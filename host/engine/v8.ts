@@ -113,6 +113,7 @@ class Machine {
         return { name, exits, traps, incidents: device.incidents() };
       }),
       disks: this.executor.diskReports,
+      networks: [],
     };
   }
 

@@ -4,13 +4,11 @@ import { type CpioEntry, cpioArchive } from '../boot/cpio.ts';
 import type { BootModule } from './modules.ts';
 
 /**
- * The order file has one line for each module: its file, then the file systems it is for, if it
- * is not for all ('ext4.ko ext4').
+ * The order file has one line for each module: its file, then what it is for, if it is not for all
+ * ('ext4.ko ext4', 'virtio_net.ko virtio:0x0001').
  */
 function orderFile(modules: readonly BootModule[]): string {
-  return modules
-    .map(({ name, filesystems }) => `${[`${name}.ko`, ...filesystems].join(' ')}\n`)
-    .join('');
+  return modules.map(({ name, purposes }) => `${[`${name}.ko`, ...purposes].join(' ')}\n`).join('');
 }
 
 /** The archive, uncompressed: the kernel unpacks it fastest so. */

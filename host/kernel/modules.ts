@@ -1,4 +1,5 @@
-// Which modules a stock kernel needs to find its root disk, in the order to load them.
+// Which modules a stock kernel needs to find its root disk and its network, in the order to load
+// them.
 // Dependencies are read from the modules themselves: depmod's files need not exist.
 import type { FilesystemType } from '../boot/sniff.ts';
 import { FaradayError } from '../errors.ts';
@@ -14,11 +15,22 @@ import { DISK_MODULES, type KernelTraits } from './traits.ts';
 // A guest without these boots all the same.
 const OPTIONAL_MODULES = ['pvpanic_mmio', 'virtio_rng'];
 
-/** A module to load at boot; with file systems named, only for a root of one of these. */
+/**
+ * What a module is for: a root of that file system, or a virtio device of that id, as the device's
+ * file in sysfs has it. Asking sysfs takes init microseconds; to load a driver in vain takes
+ * milliseconds. A word on the command line would be as cheap, but could be wrong.
+ */
+export type Purpose = FilesystemType | `virtio:0x${string}`;
+
+// Likewise optional, and loaded last: nothing waits for it before the root's own init.
+const NETWORK_MODULE = 'virtio_net';
+const NETWORK_DEVICE: Purpose = 'virtio:0x0001'; // virtio 1.2 §5.1.1
+
+/** A module to load at boot; with purposes named, only where one of them is given. */
 export interface BootModule {
   name: string;
   bytes: Buffer;
-  filesystems: FilesystemType[];
+  purposes: Purpose[];
 }
 
 export interface PlanRequest {
@@ -31,7 +43,7 @@ export interface PlanRequest {
 
 interface Planned extends LoadedModule {
   always: boolean;
-  filesystems: Set<FilesystemType>;
+  purposes: Set<Purpose>;
 }
 
 function isBuiltIn({ folder, traits }: PlanRequest, name: string): boolean {
@@ -82,26 +94,29 @@ async function closure(
 }
 
 /**
- * The modules for a root of any of `filesystems` on virtio-blk, in loading order. Throws
- * FaradayError('bad-kernel') where one is missing or built for another kernel.
+ * The modules for a root of any of `filesystems` on virtio-blk, and for a network where the kernel
+ * has one as a module, in loading order. Throws FaradayError('bad-kernel') where one is missing or
+ * built for another kernel.
  */
 export async function planModules(request: PlanRequest): Promise<BootModule[]> {
   const planned = new Map<string, Planned>();
-  const add = async (name: string, filesystem: FilesystemType | null): Promise<void> => {
+  const add = async (name: string, purpose: Purpose | null): Promise<void> => {
     for (const module of await closure(request, name, new Set())) {
       const known = planned.get(module.info.name);
-      const entry = known ?? { ...module, always: false, filesystems: new Set() };
-      if (filesystem === null) entry.always = true;
-      else entry.filesystems.add(filesystem);
+      const entry = known ?? { ...module, always: false, purposes: new Set() };
+      if (purpose === null) entry.always = true;
+      else entry.purposes.add(purpose);
       planned.set(module.info.name, entry);
     }
   };
+  const addOptional = async (name: string, purpose: Purpose | null): Promise<void> => {
+    if (request.folder.files.has(name)) await add(name, purpose);
+  };
   for (const name of DISK_MODULES) await add(name, null);
-  for (const name of OPTIONAL_MODULES) {
-    if (request.folder.files.has(name)) await add(name, null);
-  }
+  for (const name of OPTIONAL_MODULES) await addOptional(name, null);
   for (const filesystem of request.filesystems) await add(filesystem, filesystem);
-  return [...planned.values()].map(({ info, bytes, always, filesystems }) => {
-    return { name: info.name, bytes, filesystems: always ? [] : [...filesystems] };
+  await addOptional(NETWORK_MODULE, NETWORK_DEVICE);
+  return [...planned.values()].map(({ info, bytes, always, purposes }) => {
+    return { name: info.name, bytes, purposes: always ? [] : [...purposes] };
   });
 }

@@ -4,8 +4,10 @@ import { Command, CommanderError } from 'commander';
 import { commandLine } from '../../../host/boot/cmdline.ts';
 import { addConfineOptions } from '../../../host/cli/confine-options.ts';
 import { addMachineOptions, settingsOf } from '../../../host/cli/machine-options.ts';
+import { addNetOptions } from '../../../host/cli/net-options.ts';
 import { MEMORY_MAX_BYTES, MEMORY_MIN_BYTES, SETTINGS, toRunConfig } from '../../../host/config.ts';
 import { oneLine } from '../../../host/log.ts';
+import type { NetRequest } from '../../../host/net-config.ts';
 import type { Random } from '../../../testing/random.ts';
 import type { Parser } from '../target.ts';
 import { must } from './must.ts';
@@ -15,8 +17,8 @@ const ARGUMENTS_MAX = 40;
 
 /** The verb `run` without its action. */
 function program(): Command {
-  const command = addConfineOptions(addMachineOptions(new Command('run')));
-  for (const flag of ['--net-backend', '--engine', '--report', '--record', '--log-level']) {
+  const command = addConfineOptions(addNetOptions(addMachineOptions(new Command('run'))));
+  for (const flag of ['--engine', '--report', '--record', '--log-level']) {
     command.option(`${flag} <value>`);
   }
   return command
@@ -39,11 +41,24 @@ function split(input: Uint8Array): [args: string[], file: string] {
   return [args, ''];
 }
 
+function checkNet(net: NetRequest, cpus: number): void {
+  const { id, mac = '02:', mtu = 1500, queuePairs, queueSize = 256, rx, tx } = net;
+  must(/^[\x21-\x7e]{1,20}$/.test(id), 'a bad id of a network');
+  must((Number.parseInt(mac, 16) & 1) === 0, 'the address of a group');
+  must(mtu >= 68 && mtu <= 65535, 'an MTU out of range');
+  must(queuePairs >= 1 && queuePairs <= 8 && queuePairs <= cpus, 'a bad number of queue pairs');
+  must(queueSize >= 4 && queueSize <= 256 && (queueSize & (queueSize - 1)) === 0, 'queue size');
+  for (const bucket of [rx.bandwidth, rx.ops, tx.bandwidth, tx.ops]) {
+    const numbers = bucket ? Object.values(bucket) : [];
+    must(numbers.every(Number.isSafeInteger) && bucket?.size !== 0, 'a bucket without a size');
+  }
+}
+
 function check(command: Command, args: readonly string[]): void {
   command.parse(args, { from: 'user' });
   const [settings, configFile] = settingsOf(command);
   const config = toRunConfig({ kernel: 'vmlinux', ...settings }, configFile);
-  const { memoryBytes, cpus, disks, cmdline: append, cmdlineReplace: replace } = config;
+  const { memoryBytes, cpus, disks, nets, cmdline: append, cmdlineReplace: replace } = config;
   must(memoryBytes % 4096 === 0, 'memory that is no row of pages');
   must(memoryBytes >= MEMORY_MIN_BYTES && memoryBytes <= MEMORY_MAX_BYTES, 'memory out of range');
   must(Number.isInteger(cpus) && cpus >= 1 && cpus <= 32, 'too many processors, or too few');
@@ -54,7 +69,9 @@ function check(command: Command, args: readonly string[]): void {
     must(queueCount >= 1 && queueCount <= 8, 'a bad number of queues');
     must(queueSize >= 4 && queueSize <= 256 && (queueSize & (queueSize - 1)) === 0, 'queue size');
   }
-  const text = commandLine({ append, replace });
+  for (const net of nets) checkNet(net, cpus);
+  const params = nets.flatMap(({ ip, gateway }) => (ip ? [{ device: 'eth0', ip, gateway }] : []));
+  const text = commandLine({ append, replace, nets: params });
   must(!/\p{Cc}/u.test(text), 'a command line with control characters');
 }
 
@@ -95,6 +112,9 @@ const SEEDS: Buffer[] = [
     '--net-backend',
     'none',
   ),
+  words('--net', 'tap=t0,mac=02:0:0:0:0:1,ip=10.0.0.2/24,gateway=10.0.0.1', '--tap', 't1'),
+  words('--cpus', '4', '--net', 'fd=5:6,mtu=9000,rx-bw-size=1M,rx-bw-refill-time=9'),
+  words('--net-backend', 'user', '-p', '127.0.0.1:8080:80/udp', '--mac', '02:00:00:00:00:01'),
   words('--user', 'root', '--disk', 'path=a,,b,queue-size=64'),
   withFile({
     kernel: 'k',
@@ -123,6 +143,11 @@ const VALUES: Record<string, readonly string[]> = {
   user: ['root', '0:0', '1:1:1', 'nobody', '4294967295:1', ':', 'a b'],
   rootfs: ['r', 'r,ro', 'r,ro,ro', 'r,ro=1', 'r,cache', 'r,id=x', ',,', 'r,io-engine=io_uring', ''],
   disk: ['path=a', 'a', 'ro', 'path=a,id=rootfs', 'path=,ro', 'path=a,num-queues=x', 'path=a,id='],
+  'net-backend': ['none', 'tap', 'vhost-net', 'macvtap', 'user'],
+  net: ['tap=a', 'tap=b,queues=2', 'fd=3', 'fd=4:5,mac-filter=on', 'tap=a,mac=03:00:00:00:00:00'],
+  tap: ['a', 'a/b', 'a'.repeat(16), '%d'],
+  mac: ['02:00:00:00:00:01', '00:00:00:00:00:00', '01:00:5e:00:00:01'],
+  publish: ['80:80', '[::1]:1:2/udp', '0:1', '1.2.3:1:1', '80:80/tcp'],
   record: ['r', ''],
   report: ['r', ''],
   'landlock-rules': ['path=/,access=r', 'path=/,access=x', 'path=/', 'path=/no,access=r', '='],
@@ -131,6 +156,7 @@ const VALUES: Record<string, readonly string[]> = {
 const ODD: readonly unknown[] = [
   ...[null, true, false, 0, 1, -1, 1.5, 1e300, '', 'v8', 'required', [], {}, [1], ['a', 'a']],
   ...[{ path: 'a', id: 'b' }, { ro: true }, [{ path: '' }], [{ path: 'a', 'num-queues': 9 }]],
+  ...[['tap=a'], [{ tap: 'a', ip: '10.0.0.2/31' }], [{ fd: '3', 'tx-ops-size': 1 }], ['80:80']],
   ...[[{ path: 'a', 'queue-size': 5 }], { path: 'a\0' }, { path: 'a', x: 1 }, { path: 1 }],
 ];
 

@@ -82,11 +82,11 @@ export function initramfsParser(): Parser {
       if (kind !== MODULE) continue;
       const info = readModuleInfo(Buffer.from(body), `m${modules.length}`);
       must(info.release !== '' && info.depends.every((name) => name !== ''), 'an empty name');
-      const filesystems = info.depends.length > 0 ? (['ext4'] as const) : [];
+      const purposes = info.depends.length > 0 ? (['ext4', 'virtio:0x0001'] as const) : [];
       modules.push({
         name: `m${modules.length}`,
         bytes: Buffer.from(body),
-        filesystems: [...filesystems],
+        purposes: [...purposes],
       });
     }
     const archive = bootInitramfs(Buffer.from('init'), modules);

@@ -1,0 +1,387 @@
+// The network thread: waits for frames and doorbells, gives each queue its turn, and keeps the
+// backends as the drivers want them. Calls epoll_create1, epoll_ctl, epoll_wait, eventfd, read,
+// mmap, fcntl, futex, and what net-queue.c, tap.c and vhost.c call.
+#include "net.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_net.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "futex.h"
+#include "tap.h"
+
+#define EVENTS 32
+#define NS_PER_MS UINT64_C(1000000)
+#define DELAY_MS_MAX 1000
+
+enum source { SOURCE_WAKE, SOURCE_BACKEND, SOURCE_KICK };
+
+static uint64_t tag(enum source source, uint32_t net, uint32_t index) {
+  return (uint64_t)source << 32 | net << 16 | index;
+}
+
+static void drain_counter(int fd) {
+  uint64_t count;
+  ssize_t got = read(fd, &count, sizeof count);
+  (void)got; // EAGAIN: it was drained already
+}
+
+// --- Start --------------------------------------------------------------------------------------
+
+static int watch(const struct network *network, int fd, uint32_t events, uint64_t data,
+                 struct failure *failure) {
+  struct epoll_event event = {.events = events, .data.u64 = data};
+  if (epoll_ctl(network->epoll, EPOLL_CTL_ADD, fd, &event) == 0) return 0;
+  return fail(failure, errno, "net", "a descriptor cannot be waited for");
+}
+
+static void *map(size_t bytes, struct failure *failure) {
+  void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory != MAP_FAILED) return memory;
+  fail(failure, errno, "mmap", "%zu bytes for a network device", bytes);
+  return NULL;
+}
+
+static int check_descriptor(const struct image_device *plan, int fd, struct failure *failure) {
+  struct stat stats;
+  int flags = fcntl(fd, F_GETFL);
+  if (flags < 0 || fstat(fd, &stats)) return fail(failure, errno, "net", "%s", plan->name);
+  bool stream = plan->flags & IMAGE_DEVICE_FLAG_STREAM;
+  if (stream ? S_ISSOCK(stats.st_mode) : S_ISCHR(stats.st_mode)) {
+    if (flags & O_NONBLOCK) return 0;
+    return fail(failure, EINVAL, "net", "%s: its descriptor would wait", plan->name);
+  }
+  return fail(failure, EINVAL, "net", "%s: its descriptor is no %s", plan->name,
+              stream ? "socket" : "tap");
+}
+
+static struct bucket limit_of(const struct image_device *plan, uint32_t index) {
+  uint64_t fields[IMAGE_LIMIT_STRIDE / 8];
+  size_t at = IMAGE_DEVICE_LIMITS - IMAGE_DEVICE_CONFIG + index * IMAGE_LIMIT_STRIDE;
+  memcpy(fields, plan->config + at, sizeof fields);
+  return bucket_create(fields[0], fields[1], fields[2]);
+}
+
+static int add_queues(struct network *network, struct net *net, uint32_t index,
+                      struct failure *failure) {
+  net->receive = map(net->pair_count * sizeof *net->receive, failure);
+  net->transmit = map(net->pair_count * sizeof *net->transmit, failure);
+  if (!net->receive || !net->transmit) return -1;
+  for (uint32_t queue = 0; queue < net->device->queue_count; queue++) {
+    // The kernel hears its doorbells itself; where there is one pair only, the third is ours.
+    if (net->vhost && queue < 2 * net->pair_count && queue != 2) continue;
+    int kick = net->device->queues[queue].kick;
+    if (watch(network, kick, EPOLLIN, tag(SOURCE_KICK, index, queue), failure)) return -1;
+  }
+  for (uint32_t pair = 0; pair < net->pair_count && !net->vhost; pair++) {
+    uint64_t data = tag(SOURCE_BACKEND, index, pair);
+    if (watch(network, net->fds[pair], 0, data, failure)) return -1;
+  }
+  return 0;
+}
+
+static int add_net(struct network *network, const struct image_device *plan, struct device *device,
+                   const int *files, struct failure *failure) {
+  uint32_t index = network->count++;
+  struct net *net = &network->nets[index];
+  uint32_t pairs = (plan->queue_count - 1) / 2;
+  const struct guest_memory *memory = &network->machine->memory;
+  net->machine = network->machine;
+  net->device = device;
+  net->pair_count = net->active_pairs = pairs;
+  net->mac_filter = plan->flags & IMAGE_DEVICE_FLAG_MAC_FILTER;
+  memcpy(net->mac, plan->config + ABI_NET_CONFIG_MAC, sizeof net->mac);
+  for (uint32_t i = 0; i < IMAGE_LIMIT_COUNT; i++) {
+    net->limits[i] = limit_of(plan, i);
+    net->timed |= net->limits[i].size > 0;
+  }
+  for (uint32_t pair = 0; pair < pairs; pair++) {
+    net->fds[pair] = files[plan->file + pair];
+    if (check_descriptor(plan, net->fds[pair], failure)) return -1;
+  }
+  if (plan->flags & IMAGE_DEVICE_FLAG_STREAM) {
+    net->stream = map(sizeof *net->stream, failure);
+    if (!net->stream) return -1;
+  }
+  if (plan->flags & IMAGE_DEVICE_FLAG_VHOST) {
+    net->vhost = map(pairs * sizeof *net->vhost, failure);
+    if (!net->vhost) return -1;
+    for (uint32_t pair = 0; pair < pairs; pair++) {
+      int fd = files[plan->file + pairs + pair];
+      if (vhost_open(&net->vhost[pair], fd, memory, device, pair, failure)) return -1;
+    }
+  }
+  return add_queues(network, net, index, failure);
+}
+
+int network_add(struct network *network, struct machine *machine, const struct image *image,
+                const int *files, struct failure *failure) {
+  uint32_t count = image->header.device_count;
+  network->machine = machine;
+  machine->network = -1;
+  for (uint32_t i = 0; i < count; i++) {
+    const struct image_device *plan = &image->header.devices[i];
+    if (plan->kind != ABI_KIND_VIRTIO_NET) continue;
+    if (network->count == 0) {
+      machine->network = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+      network->epoll = epoll_create1(EPOLL_CLOEXEC);
+      if (machine->network < 0 || network->epoll < 0) return fail_errno(failure, "epoll_create1");
+      uint64_t data = tag(SOURCE_WAKE, 0, 0);
+      if (watch(network, machine->network, EPOLLIN, data, failure)) return -1;
+    }
+    // Devices of the image come last on the bus, in its order.
+    struct device *device = &machine->devices[machine->device_count - count + i];
+    if (add_net(network, plan, device, files, failure)) return -1;
+  }
+  return 0;
+}
+
+bool network_has(const struct network *network, int fd) {
+  for (uint32_t i = 0; i < network->count; i++) {
+    const struct net *net = &network->nets[i];
+    for (uint32_t pair = 0; pair < net->pair_count; pair++) {
+      if (net->fds[pair] == fd || (net->vhost && net->vhost[pair].fd == fd)) return true;
+    }
+  }
+  return false;
+}
+
+// --- What drivers want of the backends ----------------------------------------------------------
+
+/** Gives the kernel a queue whose rings are there, and takes one back whose rings are not. */
+static void lend_queue(struct net *net, uint32_t queue, bool wanted) {
+  uint8_t record[ABI_REQUEST_BYTES_MAX];
+  struct request rings;
+  struct device *device = net->device;
+  struct vhost *vhost = &net->vhost[queue / 2];
+  struct device_queue *place = &device->queues[queue];
+  uint32_t effects = wanted ? device_next(device, queue) : 0;
+  uint32_t size = effects & ABI_EFFECT_REQUEST ? device_record(device, record, &effects) : 0;
+  bool there = size > 0 && request_read(&rings, &device->memory, record, size) == 0 &&
+               rings.kind == ABI_REQUEST_KIND_NET_RINGS;
+  bool same = net->lent[queue] == place->generation;
+  if (vhost->running[queue % 2] && !(there && same)) {
+    vhost_stop(vhost, queue % 2);
+    if (--place->in_flight == 0) device_tell_idle(device);
+  }
+  if (!there || vhost->running[queue % 2]) return;
+  if (!same) vhost->base[queue % 2] = 0;
+  net->lent[queue] = place->generation;
+  if (vhost_start(vhost, queue % 2, &rings, net->fds[queue / 2])) {
+    net->gone = true;
+  } else {
+    place->in_flight++; // a driver that stops the queue waits until it is taken back
+  }
+}
+
+/** Attaches the queues of the tap that the driver uses: the kernel spreads frames over those. */
+static void set_queues(struct net *net, uint32_t active) {
+  for (uint32_t pair = 0; pair < net->pair_count && net->pair_count > 1; pair++) {
+    bool before = pair < net->active_pairs, after = pair < active;
+    if (before != after) tap_set_queue(net->fds[pair], after);
+  }
+  net->active_pairs = active;
+}
+
+static void set_offloads(const struct net *net, uint64_t offloads) {
+  for (uint32_t pair = 0; pair < net->active_pairs; pair++) {
+    tap_set_offloads(net->fds[pair], offloads);
+  }
+}
+
+/** Whatever the driver did: brings the backend to that. */
+static void set_up(struct net *net, bool still) {
+  struct device *device = net->device;
+  pthread_mutex_lock(&device->lock);
+  const struct device_net_state state = device_net_state(device);
+  bool running = device_running(device) && !net->gone;
+  pthread_mutex_unlock(&device->lock);
+  uint32_t pairs = state.queue_pairs;
+  if (pairs == 0 || pairs > net->pair_count) pairs = 1; // whatever a cage says
+  if (running && !net->stream) {
+    set_queues(net, pairs);
+    set_offloads(net, state.offloads);
+  }
+  if (net->vhost) {
+    // The lock is held while the kernel finishes what it has begun: the device has nothing else
+    // to do for its driver than to stop or start.
+    pthread_mutex_lock(&device->lock);
+    for (uint32_t queue = 0; queue < 2 * net->pair_count; queue++) {
+      lend_queue(net, queue, running && !still && queue < 2 * pairs);
+    }
+    pthread_mutex_unlock(&device->lock);
+  }
+  for (uint32_t pair = 0; pair < net->active_pairs && !net->vhost; pair++) {
+    // Frames from before were for nobody, and may need what this driver cannot do.
+    if (running && !net->running) net_discard(net, pair);
+    net->receive[pair].ready = net->transmit[pair].ready = running;
+  }
+  net->running = running;
+}
+
+/** The backend is gone for good: the driver sees its link go down, and its frames are dropped. */
+static void lose(struct net *net) {
+  static const uint8_t news[ABI_NET_INPUT_BYTES];
+  uint32_t taken;
+  for (uint32_t pair = 0; pair < net->pair_count; pair++) net->transmit[pair].blocked = false;
+  pthread_mutex_lock(&net->device->lock);
+  device_interrupt(net->device, device_input(net->device, news, sizeof news, &taken));
+  pthread_mutex_unlock(&net->device->lock);
+  if (!net->down) machine_wake(net->machine); // the I/O thread tells the host
+  net->down = true;
+}
+
+// --- The loop -----------------------------------------------------------------------------------
+
+/** Commands are answered by the cage. True: one may have changed what the backend has to do. */
+static bool obey_driver(struct net *net, uint32_t queue) {
+  uint32_t all = 0;
+  pthread_mutex_lock(&net->device->lock);
+  uint32_t effects = device_notify(net->device, queue);
+  for (int turn = 0;; turn++) {
+    device_interrupt(net->device, effects);
+    all |= effects;
+    if (!(effects & ABI_EFFECT_MORE) || turn == ABI_QUEUE_SIZE_MAX) break;
+    effects = device_next(net->device, queue);
+  }
+  pthread_mutex_unlock(&net->device->lock);
+  return all & ABI_EFFECT_SETUP;
+}
+
+static bool is_control(const struct net *net, uint32_t queue) {
+  uint64_t features = device_features(net->device);
+  bool many = features >> VIRTIO_NET_F_MQ & 1;
+  return features >> VIRTIO_NET_F_CTRL_VQ & 1 && queue == (many ? 2 * net->pair_count : 2);
+}
+
+static void handle(struct network *network, const struct epoll_event *event) {
+  uint64_t data = event->data.u64;
+  uint32_t index = data & 0xffff;
+  struct net *net = &network->nets[data >> 16 & 0xffff];
+  switch ((enum source)(data >> 32)) {
+    case SOURCE_WAKE:
+      drain_counter(network->machine->network);
+      for (uint32_t i = 0; i < network->count; i++) set_up(&network->nets[i], false);
+      return;
+    case SOURCE_BACKEND:
+      // An error is read like a frame.
+      if (event->events & ~(uint32_t)EPOLLOUT) net->receive[index].ready = true;
+      if (event->events & EPOLLOUT) net->transmit[index].blocked = false;
+      return;
+    case SOURCE_KICK:
+      drain_counter(net->device->queues[index].kick);
+      if (is_control(net, index)) {
+        if (obey_driver(net, index)) set_up(net, false);
+      } else if (index < 2 * net->pair_count && !net->vhost) {
+        if (index % 2) net->transmit[index / 2].ready = true;
+        else net->receive[index / 2].ready = true;
+      }
+      return;
+  }
+}
+
+/** Has epoll look at a backend exactly as far as something could be done then. */
+static void net_watch(const struct network *network, struct net *net, uint32_t pair,
+                      bool limited) {
+  const struct net_receive *receive = &net->receive[pair];
+  bool wants = net->running && !receive->starved && !receive->pending && !limited;
+  uint32_t events = (wants ? EPOLLIN : 0) | (net->transmit[pair].blocked ? EPOLLOUT : 0);
+  uint64_t data = tag(SOURCE_BACKEND, (uint32_t)(net - network->nets), pair);
+  struct epoll_event event = {.events = events, .data.u64 = data};
+  if (net->watched[pair] == events) return;
+  if (epoll_ctl(network->epoll, EPOLL_CTL_MOD, net->fds[pair], &event) == 0) {
+    net->watched[pair] = events;
+  }
+}
+
+/** Gives each queue its turn. Returns the nanoseconds until one is due again; UINT64_MAX: never. */
+static uint64_t serve(const struct network *network, struct net *net) {
+  uint64_t now = net->timed ? monotonic_ns() : 0;
+  uint64_t delay = UINT64_MAX;
+  for (uint32_t pair = 0; pair < net->active_pairs && !net->vhost; pair++) {
+    struct net_receive *receive = &net->receive[pair];
+    struct net_transmit *transmit = &net->transmit[pair];
+    bool more = false;
+    if (receive->ready || receive->pending) more |= net_receive(net, pair, now);
+    if (transmit->ready && !transmit->blocked) more |= net_transmit(net, pair, now);
+    uint64_t wait = more ? 0 : net_delay(net, pair, now);
+    if (wait < delay) delay = wait;
+    if (!net->gone) net_watch(network, net, pair, net->timed && receive->ready && !more);
+  }
+  if (net->gone && !net->down) {
+    for (uint32_t pair = 0; pair < net->pair_count && !net->vhost; pair++) {
+      epoll_ctl(network->epoll, EPOLL_CTL_DEL, net->fds[pair], NULL);
+    }
+    lose(net);
+  }
+  return delay;
+}
+
+/** Holds still while somebody wants that, with nothing of the guest's in anybody's hands. */
+static void stand_still(struct network *network) {
+  while (__atomic_load_n(&network->wanted, __ATOMIC_SEQ_CST)) {
+    for (uint32_t i = 0; i < network->count; i++) set_up(&network->nets[i], true);
+    __atomic_store_n(&network->still, 1, __ATOMIC_SEQ_CST);
+    futex_wake(&network->still);
+    futex_wait(&network->wanted, 1, NULL);
+    if (__atomic_load_n(&network->wanted, __ATOMIC_SEQ_CST)) continue;
+    __atomic_store_n(&network->still, 0, __ATOMIC_SEQ_CST);
+    for (uint32_t i = 0; i < network->count; i++) set_up(&network->nets[i], false);
+  }
+}
+
+static int milliseconds(uint64_t delay) {
+  if (delay == UINT64_MAX) return -1;
+  uint64_t whole = (delay + NS_PER_MS - 1) / NS_PER_MS; // too early would be once more in vain
+  return whole < DELAY_MS_MAX ? (int)whole : DELAY_MS_MAX;
+}
+
+static void net_run(void *argument) {
+  struct network *network = argument;
+  struct epoll_event events[EVENTS];
+  uint64_t delay = UINT64_MAX;
+  for (;;) {
+    stand_still(network);
+    int count = epoll_wait(network->epoll, events, EVENTS, milliseconds(delay));
+    for (int i = 0; i < count; i++) handle(network, &events[i]);
+    delay = UINT64_MAX;
+    for (uint32_t i = 0; i < network->count; i++) {
+      uint64_t wait = serve(network, &network->nets[i]);
+      if (wait < delay) delay = wait;
+    }
+  }
+}
+
+int network_start(struct network *network, struct failure *failure) {
+  if (network->count == 0) return 0;
+  network->wanted = 1;
+  network->thread = (struct thread){
+      .body = net_run,
+      .argument = network,
+      .role = CELL_ROLE_NET,
+      .name = "net",
+  };
+  if (thread_start(&network->thread, NULL, failure)) return -1;
+  return thread_await(&network->thread, failure);
+}
+
+void network_pause(struct network *network) {
+  if (network->count == 0) return;
+  __atomic_store_n(&network->wanted, 1, __ATOMIC_SEQ_CST);
+  machine_wake_network(network->machine);
+  while (__atomic_load_n(&network->still, __ATOMIC_SEQ_CST) == 0) {
+    futex_wait(&network->still, 0, NULL);
+  }
+}
+
+void network_resume(struct network *network) {
+  __atomic_store_n(&network->wanted, 0, __ATOMIC_SEQ_CST);
+  futex_wake(&network->wanted);
+}
