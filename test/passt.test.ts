@@ -7,13 +7,8 @@ import { networkInterfaces } from 'node:os';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { FaradayError } from '../host/errors.ts';
-import {
-  PASST_MTU,
-  type Passt,
-  type PasstRequest,
-  passtAddressing,
-  startPasst,
-} from '../host/net/passt.ts';
+import { PASST_MTU, type Passt, type PasstRequest, startPasst } from '../host/net/passt.ts';
+import { passtAddressing } from '../host/net/passt-address.ts';
 import { findProgram } from '../host/net/program.ts';
 import {
   arpRequest,

@@ -11,7 +11,7 @@ import { FaradayError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { CHILD_CONTROL, CHILD_NULL, shim } from '../shim.ts';
 import { temporaryFolder } from '../temporary-folder.ts';
-import { formatAddress, isHostOf, maskOf, networkOf, parseAddress, type Subnet } from './ipv4.ts';
+import { type AddressRequest, passtAddressing } from './passt-address.ts';
 import { findProgram } from './program.ts';
 
 /** A port of this host that leads into the guest. */
@@ -22,22 +22,10 @@ export interface PublishedPort {
   protocol: 'tcp' | 'udp';
 }
 
-export interface PasstRequest {
-  id: string;
+export interface PasstRequest extends AddressRequest {
   mac?: string; // the guest's
   mtu?: number; // bytes
   publish: readonly PublishedPort[];
-  ip?: { address: string; prefix: number }; // the guest's
-  gateway?: string;
-}
-
-/** What the guest must be told, by DHCP or on its kernel's command line. */
-export interface PasstAddressing {
-  address: string;
-  prefix: number;
-  netmask: string;
-  gateway: string; // passt's own address
-  dns: string; // passt hands what comes here to the first name server of this host
 }
 
 export interface Passt {
@@ -46,11 +34,6 @@ export interface Passt {
 
 /** The guest's MTU where nobody asks for one: passt has no offloads, large frames are its speed. */
 export const PASST_MTU = 65520;
-
-// The addresses that users of QEMU's user networking know.
-const DEFAULT_IP = { address: '10.0.2.15', prefix: 24 };
-const DEFAULT_GATEWAY = '10.0.2.2';
-const DEFAULT_DNS = '10.0.2.3';
 
 // Its own MAC, locally administered; its default would tell guests that of a device of this host.
 const MACS = ['02:fa:52:0a:00:02', '02:fa:52:0a:00:03'];
@@ -61,40 +44,6 @@ const SOCKET_FD = 3;
 const OUTPUT_BYTES_MAX = 4096;
 // Linux, uapi/asm/fcntl.h: Node does not name it.
 const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
-
-// --- Addresses ----------------------------------------------------------------------------------
-
-/** The first machine's address in a subnet that is none of `taken`. */
-function freeAddress(subnet: Subnet, taken: readonly number[]): number | undefined {
-  const first = networkOf(subnet) + 1;
-  const candidates = taken.map((_, i) => first + i);
-  return [...candidates, first + taken.length].find(
-    (address) => isHostOf(subnet, address) && !taken.includes(address),
-  );
-}
-
-/** The addresses of a guest behind passt. Throws FaradayError('bad-usage'). */
-export function passtAddressing(request: PasstRequest): PasstAddressing {
-  const { id, ip = DEFAULT_IP } = request;
-  const isDefault = request.ip === undefined;
-  const { address, prefix } = ip;
-  const subnet: Subnet = { address: parseAddress(address) ?? 0, prefix };
-  const wanted = request.gateway ?? (isDefault ? DEFAULT_GATEWAY : undefined);
-  const first = freeAddress(subnet, [subnet.address]);
-  const gateway = wanted === undefined ? first : parseAddress(wanted);
-  if (gateway === undefined || !isHostOf(subnet, gateway) || gateway === subnet.address) {
-    const what = `ip=${address}/${prefix} leaves passt no address as a gateway`;
-    throw new FaradayError('bad-usage', `--net id=${id}: ${what}; use a prefix of 30 or less`);
-  }
-  const free = freeAddress(subnet, [subnet.address, gateway]) ?? gateway; // a /30 has no third
-  return {
-    address,
-    prefix,
-    netmask: formatAddress(maskOf(prefix)),
-    gateway: formatAddress(gateway),
-    dns: isDefault ? DEFAULT_DNS : formatAddress(free),
-  };
-}
 
 // --- The command line ---------------------------------------------------------------------------
 
