@@ -18,6 +18,7 @@ function recipe(name: string): string {
 
 // Whoever follows a recipe is root already here; the guest must be told its job.
 const READER = `fresh_root
+trap 'kill $(jobs -p) 2> /dev/null; ip netns del far 2> /dev/null' EXIT
 sudo() { "$@"; }
 faraday() {
   local verb=$1
@@ -50,11 +51,13 @@ const SCENARIOS: Record<string, Scenario> = {
     // busybox nc serves one connection, which ends the guest.
     host: `${READER}ip addr add 198.51.100.1/32 dev lo
 busybox httpd -f -p 198.51.100.1:8000 -h www &
-(until busybox nc -w 5 127.0.0.1 8080 < /dev/null | tee keep/answer | grep -q guest; do
+(until busybox nc -w 5 127.0.0.1 8080 < /dev/null 2> /dev/null |
+  tee keep/answer | grep -q guest; do
   sleep 0.2
 done) &
+fetched=$!
 ${recipe('rootless')}
-wait $!
+wait $fetched
 for try in 1 2 3 4 5 6 7 8 9 10; do pgrep passt > /dev/null || break; sleep 0.2; done
 echo "left: $(pgrep passt)"`,
     guest: `${fetchFrom('198.51.100.1')}\necho 'out of the guest' | nc -l -p 80`,

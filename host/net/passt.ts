@@ -11,6 +11,7 @@ import { FaradayError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { CHILD_CONTROL, CHILD_NULL, shim } from '../shim.ts';
 import { temporaryFolder } from '../temporary-folder.ts';
+import { setNonBlocking } from './ioctl.ts';
 import { type AddressRequest, passtAddressing } from './passt-address.ts';
 import { findProgram } from './program.ts';
 
@@ -29,7 +30,7 @@ export interface PasstRequest extends AddressRequest {
 }
 
 export interface Passt {
-  fd: number; // our end of the stream socket, blocking; passt ends when its last copy is closed
+  fd: number; // our end of the stream socket; passt ends when its last copy is closed
 }
 
 /** The guest's MTU where nobody asks for one: passt has no offloads, large frames are its speed. */
@@ -167,7 +168,10 @@ export function startPasst(request: PasstRequest, log: Log): Passt {
     const status = statusOf(child.pid);
     const text = status === null ? 'it was not ready in time' : readOutput(output);
     log('debug', `${words.join(' ')}: ${text.trim().replace(/\s*\n/g, '; ')}`);
-    if (status === 0) return { fd: child.control };
+    if (status === 0) {
+      setNonBlocking(child.control); // a cell's network thread waits for all of its files at once
+      return { fd: child.control };
+    }
     closeSync(child.control);
     throw explainFailure(request, text);
   } finally {
