@@ -124,6 +124,7 @@ function processesWith(mtu: number): number[] {
 
 function listen(server: Server, host: string): Promise<number> {
   return new Promise((resolve) => {
+    server.unref(); // a test that fails leaves it open
     server.listen(0, host, () => resolve((server.address() as AddressInfo).port));
   });
 }
