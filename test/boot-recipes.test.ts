@@ -73,7 +73,8 @@ ip link set dev eth1 up
 ip -n far route add 10.213.0.0/24 via 203.0.113.9
 (until busybox ping -c 1 -W 1 10.213.0.2 > /dev/null; do sleep 0.2; done
  echo 'host: reached' > keep/inwards
- ip netns exec far busybox ping -c 2 -W 2 10.213.0.2 > /dev/null && echo 'far: reached' >> keep/inwards
+ ip netns exec far busybox ping -c 2 -W 2 10.213.0.2 > /dev/null &&
+   echo 'far: reached' >> keep/inwards
  echo go > www/go) &
 ${recipe('nat')}${SHOW_LEFT}`,
     guest: `${fetchFrom('203.0.113.1')}
@@ -99,7 +100,7 @@ test('bridge: a guest is on the network of the interface that the bridge has', a
   assert.match(output, /^left: $/m);
 });
 
-test('nat: a guest gets out under the address of the host, nobody gets in, nothing is left', async () => {
+test('nat: a guest gets out as this host, nobody gets in, nothing is left', async () => {
   const { output, file } = await outcomeOf('nat');
   assert.match(output, /^served to a guest$/m);
   assert.match(file('log'), /203\.0\.113\.9.*200/);
