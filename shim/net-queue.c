@@ -3,6 +3,8 @@
 
 #include <errno.h>
 
+#include "view.h"
+
 void net_begin(const struct net *net, uint32_t queue) {
   net->device->queues[queue].in_flight++;
   pthread_mutex_unlock(&net->device->lock);
@@ -21,6 +23,7 @@ uint32_t net_next(struct net *net, uint32_t queue, bool ask, uint8_t *record, bo
                   uint32_t *effects) {
   uint32_t now = ask ? device_notify(net->device, queue) : device_next(net->device, queue);
   uint32_t size = now & ABI_EFFECT_REQUEST ? device_record(net->device, record, &now) : 0;
+  if (now & ABI_EFFECT_SETUP) view_show(net->device); // it broke: its driver looks at once
   *more = now & ABI_EFFECT_MORE;
   *effects |= now;
   return size;

@@ -16,6 +16,7 @@
 
 #include "futex.h"
 #include "tap.h"
+#include "view.h"
 
 #define EVENTS 32
 #define NS_PER_MS UINT64_C(1000000)
@@ -204,6 +205,7 @@ static void set_up(struct net *net, bool still) {
   pthread_mutex_lock(&device->lock);
   const struct device_net_state state = device_net_state(device);
   bool running = device_running(device) && !net->gone;
+  view_show(device); // its cage may have started anew
   pthread_mutex_unlock(&device->lock);
   uint32_t pairs = state.queue_pairs;
   if (pairs == 0 || pairs > net->pair_count) pairs = 1; // whatever a cage says
@@ -234,7 +236,9 @@ static void lose(struct net *net) {
   uint32_t taken;
   for (uint32_t pair = 0; pair < net->pair_count; pair++) net->transmit[pair].blocked = false;
   pthread_mutex_lock(&net->device->lock);
-  device_interrupt(net->device, device_input(net->device, news, sizeof news, &taken));
+  uint32_t effects = device_input(net->device, news, sizeof news, &taken);
+  view_show(net->device);
+  device_interrupt(net->device, effects);
   pthread_mutex_unlock(&net->device->lock);
   if (!net->down) machine_wake(net->machine); // the I/O thread tells the host
   net->down = true;
@@ -248,6 +252,7 @@ static bool obey_driver(struct net *net, uint32_t queue) {
   pthread_mutex_lock(&net->device->lock);
   uint32_t effects = device_notify(net->device, queue);
   for (int turn = 0;; turn++) {
+    if (effects & ABI_EFFECT_SETUP) view_show(net->device);
     device_interrupt(net->device, effects);
     all |= effects;
     if (!(effects & ABI_EFFECT_MORE) || turn == ABI_QUEUE_SIZE_MAX) break;
