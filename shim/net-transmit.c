@@ -1,7 +1,6 @@
-// Transmit queues of a network device: the guest's frames to its backend. Calls sched_yield, what
+// Transmit queues of a network device: the guest's frames to its backend. Calls what
 // tap.c and stream.c call, and write on an irqfd.
 #include <errno.h>
-#include <sched.h>
 #include <string.h>
 
 #include "net-queue.h"
@@ -128,20 +127,10 @@ static void drop_stale(struct net *net, struct net_transmit *transmit, uint32_t 
   transmit->first = transmit->count = 0;
 }
 
-/**
- * The ring is empty: gives the driver a moment to fill it again, unasked, where it has to share our
- * processor. Asked at once it would ring, and wait for us, at every single frame. Lock held.
- */
-static void give_way(struct net *net, uint32_t queue) {
-  net_begin(net, queue);
-  sched_yield();
-  net_end(net, queue);
-}
-
 /** The next batch. False: the ring is empty, and its driver was asked for its doorbell. */
 static bool refill(struct net *net, struct net_transmit *transmit, uint32_t queue) {
   if (take_frames(net, transmit, queue, false)) return true;
-  give_way(net, queue);
+  net_give_way(net, queue);
   return take_frames(net, transmit, queue, false) || take_frames(net, transmit, queue, true);
 }
 
