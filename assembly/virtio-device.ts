@@ -105,6 +105,11 @@ export function deviceQueueIsReceive(queueIndex: u32): bool {
   return isNet() && netIsReceive(queueIndex);
 }
 
+/** Whether the host asks for the queue's doorbell itself, by requestsNotify(), before it sleeps. */
+export function deviceQueueIsOfFrames(queueIndex: u32): bool {
+  return isNet() && !netIsControl(queueIndex);
+}
+
 /** Handles the walked chain: EFFECT_REQUEST, or it is answered already. */
 export function deviceRequest(queueIndex: u32, head: u32): u32 {
   if (isBlk()) return blkRequest(queueIndex, head);

@@ -10,7 +10,8 @@ import { inFlight } from "./in-flight";
 import { incident } from "./registers";
 import { virtioBroken, virtioRunning } from "./virtio";
 import {
-  deviceComplete, deviceQueueCount, deviceQueueIsKernels, deviceQueueIsReceive, deviceRequest,
+  deviceComplete, deviceQueueCount, deviceQueueIsKernels, deviceQueueIsOfFrames,
+  deviceQueueIsReceive, deviceRequest,
 } from "./virtio-device";
 import { dropHeld, netReceived, netRings } from "./virtio-net-frames";
 import {
@@ -25,21 +26,23 @@ import {
 /** A queue's doorbell. The device does not look at a queue that is not live (§2.1.2). */
 export function requestsNotify(queueIndex: u32): u32 {
   if (queueIndex >= deviceQueueCount() || !live(queueIndex)) return incident(INCIDENT_NOTIFY);
-  return deviceQueueIsKernels(queueIndex) ? 0 : drain(queueIndex);
+  return deviceQueueIsKernels(queueIndex) ? 0 : drain(queueIndex, true);
 }
 
 /** The next request of a queue; nothing if the driver stopped it in the meantime. */
 export function requestsNext(queueIndex: u32): u32 {
   if (queueIndex >= deviceQueueCount() || !live(queueIndex)) return 0;
-  return deviceQueueIsKernels(queueIndex) ? netRings(queueIndex) : drain(queueIndex);
+  if (deviceQueueIsKernels(queueIndex)) return netRings(queueIndex);
+  return drain(queueIndex, !deviceQueueIsOfFrames(queueIndex));
 }
 
 // Handles chains until one is for the host to execute, or the ring is empty, or as many as the
-// queue holds are answered: then the host gets its turn before the guest's next ones.
-function drain(queueIndex: u32): u32 {
+// queue holds are answered: then the host gets its turn before the guest's next ones. `ask`: where
+// the ring is empty the driver is asked to ring; until then it may keep quiet.
+function drain(queueIndex: u32, ask: bool): u32 {
   let effects: u32 = 0;
   for (let budget: u32 = virtq(queueIndex).size; budget != 0; budget--) {
-    const head = virtqPop(queueIndex);
+    const head = virtqPop(queueIndex, ask);
     if (head == POP_EMPTY) return effects;
     if (head <= POP_BROKEN) return effects | virtioBroken(POP_BROKEN - head);
     const fault = virtqWalk(queueIndex, head);

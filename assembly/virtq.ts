@@ -104,13 +104,16 @@ function fits(address: u64, alignment: u64, lengthBytes: u64): bool {
   return (address & (alignment - 1)) == 0 && address <= u64.MAX_VALUE - lengthBytes;
 }
 
-/** Takes the next head off the available ring; negative: POP_EMPTY, or POP_BROKEN and below. */
-export function virtqPop(index: u32): i32 {
+/**
+ * Takes the next head off the available ring; negative: POP_EMPTY, or POP_BROKEN and below. `ask`:
+ * where there is none, the driver is asked for a kick at the next one.
+ */
+export function virtqPop(index: u32, ask: bool): i32 {
   const queue = virtq(index);
   const availNext = queue.availNext;
   let availIndex = guestLoad16(queue.availRing + RING_IDX);
   if (availIndex == availNext) {
-    if (!negotiated(VIRTIO_RING_F_EVENT_IDX)) return POP_EMPTY;
+    if (!ask || !negotiated(VIRTIO_RING_F_EVENT_IDX)) return POP_EMPTY;
     availIndex = askForKick(queue);
     if (availIndex == availNext) return POP_EMPTY;
   }

@@ -39,7 +39,8 @@ static void write_all(const uint32_t (*writes)[2], size_t count) {
 /** The driver's way to DRIVER_OK (virtio 1.2, 3.1.1), with VERSION_1 and FEATURES. */
 static void bring_up(void) {
   static const uint32_t features[][2] = {
-      {0x70, 0}, {0x70, 1}, {0x70, 3}, {0x24, 0}, {0x20, FEATURES}, {0x24, 1}, {0x20, 1}, {0x70, 11},
+      {0x70, 0},        {0x70, 1}, {0x70, 3}, {0x24, 0},
+      {0x20, FEATURES}, {0x24, 1}, {0x20, 1}, {0x70, 11},
   };
   write_all(features, sizeof features / sizeof *features);
   for (uint32_t queue = RECEIVE; queue <= TRANSMIT; queue++) {

@@ -1,7 +1,7 @@
-// What bench/net-cage.ts measures in C: a driver that sends frames of 1,514 bytes, in one descriptor
-// and in an indirect table of two, as Linux lays them out, and one whose mergeable buffers are
-// filled with such frames, and with frames of 64 KiB. Included by each of the programs that are
-// compared, which say by struct device what a device of theirs is.
+// What bench/net-cage.ts measures in C: a driver that sends frames of 1,514 bytes, in one
+// descriptor and in an indirect table of two, as Linux lays them out, and one whose mergeable
+// buffers are filled with such frames, and with frames of 64 KiB. Included by each of the programs
+// that are compared, which say by struct device what a device of theirs is.
 #pragma once
 
 #include "cage-samples.h"

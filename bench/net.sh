@@ -2,9 +2,10 @@
 # turn; images in /tmp, in memory. A line before each guest's own: 'guest ROUND MONITOR', after
 # Faraday's one with its report, then what the server at the tap's address has measured.
 # The work folder holds program/, data/, root.ext4, netload. $1 Node, $2 command line, $3 rounds,
-# $4 the tap's address, $5 the guest's, $6 the length of their network, then the monitors.
-node=$1 cmdline=$2 rounds=$3 here=$4 there=$5 bits=$6
-shift 6
+# $4 the tap's address, $5 the guest's, $6 the length of their network, $7 after how many seconds no
+# other round begins, then the monitors.
+node=$1 cmdline=$2 rounds=$3 here=$4 there=$5 bits=$6 enough=$7
+shift 7
 cp -r program data netload /tmp/
 cp --sparse=always root.ext4 /tmp/
 cd /tmp || exit 1
@@ -39,6 +40,7 @@ new_tap() {
 }
 
 for round in $(seq 0 "$rounds"); do # the first one warms up
+  [ "$SECONDS" -gt "$enough" ] && break
   for monitor in "$@"; do
     echo "guest $round $monitor"
     new_tap

@@ -15,6 +15,7 @@ import { explainCall } from './explain.ts';
 import { bootKernel } from './kernel/resolve.ts';
 import type { Log } from './log.ts';
 import { closeNets, type OpenNet, toNetDevice } from './net/open-net.ts';
+import { passtAddressing } from './net/passt-address.ts';
 import type { Recorder } from './replay/recorder.ts';
 import { checkReportPath, writeReport } from './report.ts';
 import { describeCrash, exitCode, type RunResult, toReport } from './result.ts';
@@ -40,7 +41,13 @@ function virtioDevices({ disks, nets }: Opened): VirtioDevice[] {
 
 /** The guest's interfaces with an address; it counts them in the order of their devices. */
 function netParameters(nets: RunConfig['nets']): NetParameters[] {
-  return nets.flatMap(({ ip, gateway }, i) => (ip ? [{ device: `eth${i}`, ip, gateway }] : []));
+  return nets.flatMap((net, i): NetParameters[] => {
+    const { ip, gateway } = net;
+    const device = `eth${i}`;
+    if (net.backend !== 'user') return ip ? [{ device, ip, gateway }] : [];
+    const { address, prefix, ...rest } = passtAddressing(net);
+    return [{ device, ip: { address, prefix }, gateway: rest.gateway, dns: rest.dns }];
+  });
 }
 
 /** Composes the machine image for a configuration whose disks and networks are open. */

@@ -10,6 +10,7 @@ const VERBS: Record<string, () => Promise<Command>> = {
   run: async () => (await import('./cli/run.ts')).runCommand,
   kernel: async () => (await import('./cli/kernel.ts')).kernelCommand,
   image: async () => (await import('./cli/image.ts')).imageCommand,
+  net: async () => (await import('./cli/net.ts')).netCommand,
   trace: async () => (await import('./cli/trace.ts')).traceCommand,
   replay: async () => (await import('./cli/replay.ts')).replayCommand,
   check: async () => (await import('./cli/check.ts')).checkCommand,

@@ -8,6 +8,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "view.h"
+
 #define WINDOW_START UINT64_C(0xd0000000)
 #define QUEUE_NOTIFY 0x50 // virtio 1.2, 4.2.2: QueueNotify
 #define SERIAL_PIN 4
@@ -118,8 +120,8 @@ static int add_window(struct machine *machine, const struct image_device *plan,
   }
   device->base = plan->address;
   device->queue_count = plan->queue_count;
-  machine->windows[(plan->address - WINDOW_START) / PAGE_BYTES] =
-      (uint8_t)machine->device_count;
+  uint32_t slot = (uint32_t)((plan->address - WINDOW_START) / PAGE_BYTES);
+  machine->windows[slot] = (uint8_t)machine->device_count;
   if (disk && check_disk(device, plan, failure)) return -1;
   if (net && check_net(device, plan, failure)) return -1;
   for (uint32_t queue = 0; queue < device->queue_count; queue++) {
@@ -129,6 +131,7 @@ static int add_window(struct machine *machine, const struct image_device *plan,
       return -1;
     }
   }
+  if (net && view_open(device, &machine->vm, slot, failure)) return -1;
   return add_line(machine, device, plan->pin, failure);
 }
 

@@ -43,6 +43,7 @@ struct device {
   int irq;         // irqfd of its pin, or DEVICE_NO_IRQ
   struct cage *cage;
   struct guest_memory memory; // that its cage reaches
+  uint32_t *view; // its registers, as its driver reads them without an exit; or NULL
   uint8_t config[DEVICE_CONFIG_BYTES_MAX];
   uint32_t config_bytes;
   bool dead; // a second trap soon after the first: out of service

@@ -11,6 +11,7 @@
 
 #include "bus.h"
 #include "futex.h"
+#include "view.h"
 
 static uint32_t state_of(struct machine *machine) {
   return __atomic_load_n(&machine->state, __ATOMIC_SEQ_CST);
@@ -116,6 +117,7 @@ static void access_device(struct cpu *cpu, struct device *device, int kind) {
   // Before the wait: the queues may be in the kernel's hands, and that thread takes them back.
   if (effects & ABI_EFFECT_SETUP) machine_wake_network(machine);
   if (effects & ABI_EFFECT_CANCEL) await_idle(machine, device, device_cancel(device));
+  if (!reads) view_show(device);
   if (effects) apply(machine, device, effects);
   pthread_mutex_unlock(&device->lock);
 }

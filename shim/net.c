@@ -16,6 +16,7 @@
 
 #include "futex.h"
 #include "tap.h"
+#include "view.h"
 
 #define EVENTS 32
 #define NS_PER_MS UINT64_C(1000000)
@@ -78,7 +79,9 @@ static int add_queues(struct network *network, struct net *net, uint32_t index,
     // The kernel hears its doorbells itself; where there is one pair only, the third is ours.
     if (net->vhost && queue < 2 * net->pair_count && queue != 2) continue;
     int kick = net->device->queues[queue].kick;
-    if (watch(network, kick, EPOLLIN, tag(SOURCE_KICK, index, queue), failure)) return -1;
+    // By edges: each ring of the bell counts once, and nobody has to empty the counter.
+    uint64_t data = tag(SOURCE_KICK, index, queue);
+    if (watch(network, kick, EPOLLIN | EPOLLET, data, failure)) return -1;
   }
   for (uint32_t pair = 0; pair < net->pair_count && !net->vhost; pair++) {
     uint64_t data = tag(SOURCE_BACKEND, index, pair);
@@ -202,6 +205,7 @@ static void set_up(struct net *net, bool still) {
   pthread_mutex_lock(&device->lock);
   const struct device_net_state state = device_net_state(device);
   bool running = device_running(device) && !net->gone;
+  view_show(device); // its cage may have started anew
   pthread_mutex_unlock(&device->lock);
   uint32_t pairs = state.queue_pairs;
   if (pairs == 0 || pairs > net->pair_count) pairs = 1; // whatever a cage says
@@ -232,7 +236,9 @@ static void lose(struct net *net) {
   uint32_t taken;
   for (uint32_t pair = 0; pair < net->pair_count; pair++) net->transmit[pair].blocked = false;
   pthread_mutex_lock(&net->device->lock);
-  device_interrupt(net->device, device_input(net->device, news, sizeof news, &taken));
+  uint32_t effects = device_input(net->device, news, sizeof news, &taken);
+  view_show(net->device);
+  device_interrupt(net->device, effects);
   pthread_mutex_unlock(&net->device->lock);
   if (!net->down) machine_wake(net->machine); // the I/O thread tells the host
   net->down = true;
@@ -246,6 +252,7 @@ static bool obey_driver(struct net *net, uint32_t queue) {
   pthread_mutex_lock(&net->device->lock);
   uint32_t effects = device_notify(net->device, queue);
   for (int turn = 0;; turn++) {
+    if (effects & ABI_EFFECT_SETUP) view_show(net->device);
     device_interrupt(net->device, effects);
     all |= effects;
     if (!(effects & ABI_EFFECT_MORE) || turn == ABI_QUEUE_SIZE_MAX) break;
@@ -282,7 +289,6 @@ static void handle(struct network *network, const struct epoll_event *event) {
       }
       return;
     case SOURCE_KICK:
-      drain_counter(net->device->queues[index].kick);
       if (is_control(net, index)) {
         if (obey_driver(net, index)) set_up(net, false);
       } else if (index < 2 * net->pair_count && !net->vhost) {

@@ -18,6 +18,7 @@
 #define NET_BUFFERS_MAX 256u // held by one receive queue: as many as the longest ring has
 #define NET_RANGES_MAX 768u  // of those together
 #define NET_BATCH 16u        // frames of the guest between two looks at the device's lock
+#define NET_PENDING_NS UINT64_C(100000000) // then a frame without enough buffers is dropped
 #define NET_WHOLE_BYTES (ABI_NET_HEADER_BYTES + ABI_NET_FRAME_BYTES_MAX)
 
 /** What a queue did, in the order of the report. Written by the network thread alone. */
@@ -46,6 +47,7 @@ struct net_receive {
   uint32_t pending;     // bytes of a frame that was read and for which buffers are missing, or 0
   uint32_t placed;      // how many of those lie in buffers; the rest is in `spill`
   uint64_t pending_ns;  // since when
+  uint32_t effects;     // of the turn so far: interrupts
   struct net_buffer buffers[NET_BUFFERS_MAX];
   struct iovec ranges[NET_RANGES_MAX];
   uint8_t spill[NET_WHOLE_BYTES];
@@ -115,7 +117,7 @@ void network_resume(struct network *network);
 /** Whether the descriptor is one of a network device. */
 bool network_has(const struct network *network, int fd);
 
-// --- net-queue.c: one queue, a turn at a time ---------------------------------------------------
+// --- net-receive.c, net-transmit.c, net-queue.c: one queue, a turn at a time --------------------
 
 /** Receives frames. True: there may be more at once. */
 bool net_receive(struct net *net, uint32_t pair, uint64_t now);

@@ -52,10 +52,11 @@ static int require_extensions(int kvm, struct failure *failure) {
   return 0;
 }
 
-static int set_slot(int vm, uint32_t slot, uint64_t address, uint8_t *host, uint64_t bytes,
-                    struct failure *failure) {
+static int set_slot(int vm, uint32_t slot, uint32_t flags, uint64_t address, const void *host,
+                    uint64_t bytes, struct failure *failure) {
   struct kvm_userspace_memory_region region = {
       .slot = slot,
+      .flags = flags,
       .guest_phys_addr = address,
       .memory_size = bytes,
       .userspace_addr = (uintptr_t)host,
@@ -67,9 +68,19 @@ static int set_slot(int vm, uint32_t slot, uint64_t address, uint8_t *host, uint
 
 static int set_slots(int vm, const struct guest_memory *memory, struct failure *failure) {
   uint64_t low = memory->bytes < HOLE_START ? memory->bytes : HOLE_START;
-  if (set_slot(vm, 0, 0, memory->base, low, failure)) return -1;
+  if (set_slot(vm, 0, 0, 0, memory->base, low, failure)) return -1;
   if (memory->bytes == low) return 0;
-  return set_slot(vm, 1, HOLE_END, memory->base + low, memory->bytes - low, failure);
+  return set_slot(vm, 1, 0, HOLE_END, memory->base + low, memory->bytes - low, failure);
+}
+
+bool vm_has_read_only_memory(const struct vm *vm) {
+  return ioctl(vm->kvm, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM) > 0;
+}
+
+int vm_add_read_only(const struct vm *vm, uint32_t number, uint64_t address, const void *host,
+                     uint64_t bytes, struct failure *failure) {
+  const uint32_t first = 2; // behind the two of RAM
+  return set_slot(vm->fd, first + number, KVM_MEM_READONLY, address, host, bytes, failure);
 }
 
 static int create_machine(int kvm, struct failure *failure) {

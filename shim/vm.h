@@ -1,6 +1,8 @@
 // One KVM virtual machine: memory slots, interrupt controllers, timer, interrupt lines.
 #pragma once
 
+#include <stdbool.h>
+
 #include "failure.h"
 #include "memory.h"
 
@@ -33,6 +35,13 @@ int vm_add_irqfd(const struct vm *vm, int fd, uint32_t pin, struct failure *fail
 /** A guest's 4-byte write of `value` to the address counts up `fd` and does not exit. */
 int vm_add_ioeventfd(const struct vm *vm, int fd, uint64_t address, uint32_t value,
                      struct failure *failure);
+
+/** Whether the guest can be given memory whose writes exit. */
+bool vm_has_read_only_memory(const struct vm *vm);
+
+/** Memory that the guest reads and whose writes exit; `number` tells pieces of it apart. */
+int vm_add_read_only(const struct vm *vm, uint32_t number, uint64_t address, const void *host,
+                     uint64_t bytes, struct failure *failure);
 
 void vm_close(struct vm *vm);
 

@@ -42,6 +42,26 @@ test('a command sees a KVM that runs Linux, and its status and output come back'
   assert.is(result.output, expected.join('\n'));
 });
 
+test('a command makes networks: bridges, pairs, name spaces, macvtaps, translation', async () => {
+  const result = await inLab(`
+    ip link add br0 type bridge && ip netns add other || exit 1
+    ip link add veth0 type veth peer name veth1 netns other || exit 1
+    ip link set veth0 master br0 && ip link add link br0 name mac0 type macvtap || exit 1
+    ip link add dummy0 type dummy && ip tuntap add dev tap0 mode tap || exit 1
+    [ -c "/dev/tap$(cat /sys/class/net/mac0/ifindex)" ] || exit 1
+    nft -f - << 'END' || exit 1
+      table ip nat {
+        chain out { type nat hook postrouting priority 100; ip saddr 10.0.0.0/24 masquerade; }
+        chain in { type nat hook prerouting priority -100; tcp dport 80 dnat to 10.0.0.2; }
+      }
+      table inet filter {
+        chain forward { type filter hook forward priority 0; ct state new accept; }
+      }
+END
+    ls -d /sys/module/nft_chain_nat`);
+  assert.is(result.status, 0, result.output);
+});
+
 test('the work folder is shared both ways, and nothing else can be changed', async () => {
   const marker = join(REPOSITORY, 'lab-was-here');
   const result = await inLab(

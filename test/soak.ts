@@ -3,6 +3,7 @@
 //   kill [COUNT] [SEED]      host or cell killed at random moments: 50 times, seed 50
 //   fuzz [SECONDS] [SEED]    every fuzz target, 600 seconds each
 //   mutants [SECONDS] [SEED] bugs planted in the core, and how long each lives: 60 seconds at most
+//   net                      the networks of boot-net.test.ts: longer floods, larger transfers
 import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -12,7 +13,7 @@ import { outcomesOf } from './lab/scenarios.ts';
 import { capture, mutantsPage } from './mutant-hunt.ts';
 import { MUTANTS } from './mutants.ts';
 
-const USAGE = 'usage: npm run soak -- kill|fuzz|mutants [COUNT or SECONDS] [SEED]\n';
+const USAGE = 'usage: npm run soak -- kill|fuzz|mutants|net [COUNT or SECONDS] [SEED]\n';
 const EXIT_USAGE = 2;
 
 /** Prints a line for each kill; resolves to how many left something wrong behind. */
@@ -55,10 +56,18 @@ async function mutants(seconds = 60, seed = 1): Promise<number> {
   return unseen;
 }
 
+/** Runs the tests of networks at full length; the exit status says whether one failed. */
+async function net(): Promise<number> {
+  const args = ['--import', 'tsx', join(REPOSITORY, 'test/boot-net.test.ts')];
+  const env = { ...process.env, FARADAY_NET_SOAK: '1' };
+  return spawnSync(process.execPath, args, { stdio: 'inherit', env }).status ?? 1;
+}
+
 const SOAKS: Record<string, (count?: number, seed?: number) => Promise<number>> = {
   kill,
   fuzz,
   mutants,
+  net,
 };
 
 async function main([name = '', ...words]: string[]): Promise<number> {

@@ -41,6 +41,9 @@ export const PACKAGES = [
   { name: 'lz4', purpose: 'unpacks kernels', commands: ['lz4'] },
   { name: 'lzop', purpose: 'unpacks kernels', commands: ['lzop'] },
   { name: 'strace', purpose: 'sees the system calls of cells in tests', commands: ['strace'] },
+  { name: 'iproute2', purpose: 'makes the networks of tests', commands: ['ip'] },
+  { name: 'nftables', purpose: 'translates addresses in tests of networks', commands: ['nft'] },
+  { name: 'passt', purpose: 'is the network of guests without rights', commands: ['passt'] },
   { name: 'python3', purpose: 'plays a terminal in tests', commands: ['python3'] },
   { name: 'chromium', purpose: 'opens web pages in tests', commands: ['chromium'] },
 ];

@@ -30,6 +30,7 @@ export interface NetParameters {
   device: string; // 'eth0'
   ip: SubnetAddress;
   gateway?: string;
+  dns?: string; // a name server
 }
 
 export interface CommandLineOptions {
@@ -60,8 +61,9 @@ export function checkCommandLine(text: string): void {
 }
 
 /** `ip=` as Documentation/admin-guide/nfs/nfsroot.rst of Linux has it: no server, no DHCP. */
-function ipParameter({ device, ip, gateway = '' }: NetParameters): string {
-  return `ip=${ip.address}::${gateway}:${netmask(ip.prefix)}::${device}:off`;
+function ipParameter({ device, ip, gateway = '', dns }: NetParameters): string {
+  const end = dns === undefined ? '' : `:${dns}`;
+  return `ip=${ip.address}::${gateway}:${netmask(ip.prefix)}::${device}:off${end}`;
 }
 
 /** Puts the command line together. Throws FaradayError('bad-usage'). */

@@ -232,6 +232,7 @@ const NET: Role = {
     plain('readv', 'tap_receive', 'a frame for the guest'),
     plain('writev', 'tap_send, stream_send', 'a frame of the guest'),
     plain('write', 'device_interrupt, machine_wake', 'eventfds: interrupts, news'),
+    plain('sched_yield', 'give_way', 'lets a guest on the same processor fill its ring'),
     request('TUNSETOFFLOAD', 'tap_set_offloads', 'which frames the guest can take'),
     request('TUNSETQUEUE', 'tap_set_queue', 'how many queues the guest uses'),
     request('VHOST_SET_FEATURES', 'vhost_start', 'what the guest negotiated', NO_VHOST),

@@ -27,9 +27,10 @@ recording() {
 
 # boot FLAGS...: one guest, which runs this scenario's job, with a report, recorded where it can be.
 boot() {
-  local file
+  local file backend='--net-backend none'
   file=$(recording "$@")
-  faraday run --net-backend none --cmdline "quiet job=$NAME" --report report.json \
+  case " $* " in *' --net'*) backend= ;; esac
+  faraday run $backend --cmdline "quiet job=$NAME" --report report.json \
     ${file:+--record "$file"} "$@"
 }
 
@@ -43,4 +44,26 @@ await_text() {
   until grep -q "$2" "$1" 2> /dev/null; do
     sleep 0.1
   done
+}
+
+# no_network: removes the interfaces and name spaces that an earlier scenario left.
+no_network() {
+  local link
+  ip -all netns delete
+  for link in /sys/class/net/*; do
+    [ "${link##*/}" = lo ] || ip link delete "${link##*/}" 2> /dev/null
+  done
+}
+
+# tap NAME ADDRESS...: a tap of this host, up, with these addresses; TAP_FLAGS for `ip tuntap`.
+tap() {
+  local name=$1 address
+  ip tuntap add dev "$name" mode tap $TAP_FLAGS
+  # An address is of use at once, instead of after a second in which nobody objects to it.
+  echo 0 > "/proc/sys/net/ipv6/conf/$name/accept_dad"
+  shift
+  for address in "$@"; do
+    ip address add "$address" dev "$name"
+  done
+  ip link set "$name" up
 }

@@ -40,7 +40,8 @@ const OVERHEAD_SECONDS = 30; // of the runner, for copying
 const ROOT_MIB = 64;
 const BOOTS = join(REPOSITORY, 'build/boots');
 const FARADAY = join(REPOSITORY, 'bin/faraday.js');
-const OUTSIDE = '/run/lab/outside'; // where the lab shows this machine's whole file system
+/** Where the lab shows this machine's whole file system. */
+export const OUTSIDE = '/run/lab/outside';
 
 const GUEST_INIT = `#!/bin/sh
 mount -t proc proc /proc 2> /dev/null
