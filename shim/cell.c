@@ -239,7 +239,7 @@ static int conclude(const struct options *options) {
 
 /** What kind of failure it is: of the input, of the host, of ours. */
 static int code_of(const struct failure *failure) {
-  static const char *const inputs[] = {"usage", "image", "disk", "lock", "loadFile"};
+  static const char *const inputs[] = {"usage", "image", "disk", "lock", "net", "loadFile"};
   for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
     if (strcmp(failure->call, inputs[i]) == 0) return EXIT_USAGE;
   }

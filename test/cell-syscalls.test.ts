@@ -48,6 +48,8 @@ import {
   within,
 } from './cell-guest.ts';
 import { COM1, type Code } from './machine-code.ts';
+import { closeAll, enterNamespace } from './net-namespace.ts';
+import { streamTraced, tapTraced, withStream } from './net-traced.ts';
 import { ONLY_IN_BOOTS, readTrace, strace, Usage } from './syscall-trace.ts';
 
 const MIB = 2 ** 20;
@@ -314,6 +316,24 @@ cellTest('a guest that draws randomness', async () => {
   await run(spawned, image, 0);
 });
 
+// --- A network ----------------------------------------------------------------------------------
+
+const noTaps = enterNamespace(import.meta.filename);
+test.after(closeAll);
+
+if (noTaps) test.skip(`a tap (skipped: ${noTaps})`, () => {});
+else {
+  cellTest('a tap that is served, left waiting, paused, removed', () => {
+    return tapTraced(spawned, async (traced) => {
+      await stopAndGo(await cellPid(traced));
+      await traced.cell.pause();
+      await traced.cell.resume();
+    }).then((traced) => take(traced, 143));
+  });
+}
+
+cellTest('a stream of frames', async () => take(await streamTraced(spawned), 143));
+
 // --- The console --------------------------------------------------------------------------------
 
 /** Stops and continues a process now and then. */
@@ -397,6 +417,11 @@ function threadOf(pid: number, name: string): number {
   return Number(tid ?? assert.unreachable(`no thread '${name}'`));
 }
 
+function forbid(name: string, pid: number): void {
+  const words = [pid, threadOf(pid, name), SIGSYS].map(String);
+  execFileSync('/usr/bin/python3', ['-c', FORBID, ...words]);
+}
+
 const WAYS: [what: string, how: (pid: number, cell: RunningCell) => void][] = [
   [
     'Ctrl-A x, after the job was stopped',
@@ -410,10 +435,7 @@ const WAYS: [what: string, how: (pid: number, cell: RunningCell) => void][] = [
   ['a fault', (pid) => process.kill(pid, 'SIGSEGV')],
   ...['faraday-cell', 'vcpu 0', 'console'].map((name): (typeof WAYS)[number] => [
     `a forbidden call of thread '${name}'`,
-    (pid) => {
-      const words = [pid, threadOf(pid, name), SIGSYS].map(String);
-      execFileSync('/usr/bin/python3', ['-c', FORBID, ...words]);
-    },
+    (pid) => forbid(name, pid),
   ]),
 ];
 
@@ -425,6 +447,14 @@ for (const [what, how] of WAYS) {
     await take(traced, 0); // the player's own
   });
 }
+
+cellTest("under a host on a terminal: a forbidden call of thread 'net'", async () => {
+  const traced = await withStream((image) => {
+    return spawned(image, { wrap: ON_TERMINAL, input: 'pipe' });
+  });
+  forbid('net', await cellPid(traced));
+  await take(traced, 0); // the player's own
+});
 
 // --- All of it ----------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import {
   RUNNING_ROLES,
   UNKNOWN,
 } from '../host/confine/cell-policy.ts';
-import { ROLE_CONSOLE, ROLE_IO, ROLE_START, ROLE_VCPU } from '../host/confine/roles.ts';
+import { ROLE_CONSOLE, ROLE_IO, ROLE_NET, ROLE_START, ROLE_VCPU } from '../host/confine/roles.ts';
 
 /** Rows that bare-metal guests do not reach: boot-syscalls.test.ts shows that they are used. */
 export const ONLY_IN_BOOTS: readonly string[] = ['start: ioctl BLKGETSIZE64'];
@@ -77,11 +77,15 @@ function linesOf(text: string): Line[] {
 export function readTrace(path: string): Trace {
   const lines = linesOf(readFileSync(path, 'utf8'));
   const first = lines[0]?.thread;
-  const started = lines.find(({ name, result }) => name === 'clone' && result !== undefined);
-  const console = String(Number(started?.result)); // the first thread that a cell starts
+  const started = lines.filter(({ name, result }) => name === 'clone' && result !== undefined);
+  const numbers = started.map(({ result }) => String(Number(result)));
+  const console = numbers[0]; // the first thread that a cell starts
+  // The last one, where there is a network: it waits for events as the first thread does.
+  const epolls = lines.filter(({ name, result }) => name === 'epoll_create1' && result);
+  const net = epolls.length > 1 ? numbers.at(-1) : undefined;
   const roles = new Map<string, number>();
   const install = (thread: string) => {
-    const own = thread === console ? ROLE_CONSOLE : ROLE_VCPU;
+    const own = thread === console ? ROLE_CONSOLE : thread === net ? ROLE_NET : ROLE_VCPU;
     roles.set(thread, thread !== first ? own : roles.has(thread) ? ROLE_IO : ROLE_START);
   };
   const trace: Trace = { calls: [], process: -1n };

@@ -244,7 +244,6 @@ const NET: Role = {
     request('VHOST_GET_VRING_BASE', 'vhost_stop', 'where the kernel ended in it', NO_VHOST),
     request('VHOST_NET_SET_BACKEND', 'vhost_start, vhost_stop', 'gives and takes a ring', NO_VHOST),
     ...LOCKS,
-    RESTART,
     CLOCK,
     ...RESTORE,
     EXIT,
