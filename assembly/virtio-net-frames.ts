@@ -81,7 +81,8 @@ function settleHeader(frameBytes: u32): bool {
   const gsoType: u32 = load<u8>(HEADER, HEADER_GSO_TYPE);
   store<u8>(HEADER, <u8>flags, HEADER_FLAGS);
   store<u16>(HEADER, 0, <usize>HEADER_NUM_BUFFERS);
-  if (load<u16>(HEADER, HEADER_HDR_LEN) > frameBytes) return false;
+  // A hint that need not be right (§5.1.6.2.2), but a backend may refuse one that cannot be.
+  if (load<u16>(HEADER, HEADER_HDR_LEN) > frameBytes) store<u16>(HEADER, 0, HEADER_HDR_LEN);
   if (flags == 0) {
     store<u32>(HEADER, 0, HEADER_CSUM_START);
     // Whoever leaves segmentation to the device leaves it the checksums too (§5.1.6.2.1).

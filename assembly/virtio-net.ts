@@ -14,8 +14,8 @@ import {
 import { CONFIG, CONFIG_SPACE, NET } from "./layout";
 import { answer } from "./registers";
 import {
-  VIRTIO_COMMON_FEATURES, VIRTIO_MMIO_INT_VRING, negotiated, virtio, virtioConfigChanged,
-  virtioRunning,
+  VIRTIO_COMMON_FEATURES, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK,
+  VIRTIO_MMIO_INT_VRING, negotiated, virtio, virtioConfigChanged, virtioRunning,
 } from "./virtio";
 
 export const VIRTIO_NET_F_CSUM: u64 = 1 << 0;
@@ -55,9 +55,8 @@ const HOST_SEGMENTS: u64 = HOST_TSO | VIRTIO_NET_F_HOST_UFO | VIRTIO_NET_F_HOST_
 const OFFLOADS: u64 = VIRTIO_NET_GUEST_OFFLOADS | HOST_SEGMENTS | VIRTIO_NET_F_CSUM |
   VIRTIO_NET_F_HOST_ECN;
 
-// What can only be asked for by the control queue.
-const COMMANDS: u64 = VIRTIO_NET_F_CTRL_GUEST_OFFLOADS | VIRTIO_NET_F_CTRL_RX |
-  VIRTIO_NET_F_CTRL_RX_EXTRA | VIRTIO_NET_F_CTRL_VLAN | VIRTIO_NET_F_GUEST_ANNOUNCE |
+// What requires the control queue; CTRL_RX_EXTRA and CTRL_GUEST_OFFLOADS mean nothing without it.
+const COMMANDS: u64 = VIRTIO_NET_F_CTRL_RX | VIRTIO_NET_F_CTRL_VLAN | VIRTIO_NET_F_GUEST_ANNOUNCE |
   VIRTIO_NET_F_MQ | VIRTIO_NET_F_CTRL_MAC_ADDR;
 
 // struct virtio_net_config (§5.1.4).
@@ -203,10 +202,27 @@ export function setMac(address: usize): void {
 /** Whether the state is one that commands and input can lead to. */
 export function netStateValid(): bool {
   const self = virtioNet();
-  if (self.offloads & ~negotiatedOffloads() || self.linkDown > 1 || self.announce > 1) return false;
-  if (self.queuePairs == 0 || self.queuePairs > netQueuePairsMax()) return false;
-  if (self.queuePairs > 1 && !negotiated(VIRTIO_NET_F_MQ)) return false;
-  return macValid(NET + offsetof<VirtioNet>("mac"));
+  if (self.linkDown > 1) return false;
+  // What FEATURES_OK leaves stays until a running driver asks for something else.
+  const agreed = (virtio().status & VIRTIO_CONFIG_S_FEATURES_OK) != 0;
+  const ran = (virtio().status & VIRTIO_CONFIG_S_DRIVER_OK) != 0;
+  const offloads = agreed ? negotiatedOffloads() : 0;
+  if (self.offloads & ~offloads) return false;
+  if (self.offloads != offloads) {
+    if (!ran || !negotiated(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS)) return false;
+  }
+  if (self.announce != 0) {
+    if (!ran || self.announce > 1 || !negotiated(VIRTIO_NET_F_GUEST_ANNOUNCE)) return false;
+  }
+  if (self.queuePairs != 1) {
+    if (!ran || !negotiated(VIRTIO_NET_F_MQ)) return false;
+    if (self.queuePairs == 0 || self.queuePairs > netQueuePairsMax()) return false;
+  }
+  const configured = self.mac == load<u32>(CONFIG, NET_CONFIG_MAC) &&
+    self.macEnd == load<u16>(CONFIG, NET_CONFIG_MAC + 4);
+  if (configured) return true;
+  return ran && negotiated(VIRTIO_NET_F_CTRL_MAC_ADDR) &&
+    macValid(NET + offsetof<VirtioNet>("mac"));
 }
 
 /** Lays the configuration space out at CONFIG_SPACE; fields of features not offered stay 0. */

@@ -172,7 +172,7 @@ export class VirtioModel implements Model {
     this.generations[slot] = generation;
     this.flights.set(queue * 65536 + head, flight);
     const { kind, offset, flags, ranges } = job;
-    const tag = generation * 2 ** 20 + queue * 2 ** 16 + head;
+    const tag = generation * 2 ** 20 + queue * 2 ** 15 + head;
     const length = BigInt(job.length);
     this.ledger.record = { kind, tag, offset, length, flags, ranges, bytes: new Uint8Array(0) };
     this.ledger.effects |= abi.EFFECT_REQUEST;
@@ -345,8 +345,8 @@ export class VirtioModel implements Model {
   }
 
   complete(tag: number, result: number, bytes: number): void {
-    const head = tag % 65536;
-    const queue = Math.floor(tag / 2 ** 16) % 16;
+    const head = tag % 2 ** 15;
+    const queue = Math.floor(tag / 2 ** 15) % 32;
     const generation = Math.floor(tag / 2 ** 20);
     const flight = this.flights.get(queue * 65536 + head);
     const known = this.generations[queue * abi.QUEUE_SIZE_MAX + head];
