@@ -17,7 +17,8 @@ import {
   netQueueCount, netQueueSize, netReset, netStateValid,
 } from "./virtio-net";
 import { netControl } from "./virtio-net-control";
-import { netHeldValid, netReceiveBuffer, netTransmit } from "./virtio-net-frames";
+import { netTransmit } from "./virtio-net-frames";
+import { netHeldValid, netReceiveBuffer } from "./virtio-net-receive";
 import { rngComplete, rngConfigValid, rngQueueSize, rngRequest } from "./virtio-rng";
 import { virtq, virtqPush } from "./virtq";
 

@@ -1,7 +1,7 @@
 // Network device: features, configuration, state, what the host tells it.
-// Virtio 1.2 §5.1.2 to §5.1.5; virtio-net-frames.ts has the frames, virtio-net-control.ts the
-// control queue. Left out: VIRTIO_NET_F_SPEED_DUPLEX, STANDBY, RSS, HASH_REPORT, NOTF_COAL,
-// RSC_EXT, GUEST_HDRLEN.
+// Virtio 1.2 §5.1.2 to §5.1.5. Frames are in virtio-net-frames.ts and virtio-net-receive.ts, the
+// control queue in virtio-net-control.ts. Left out: VIRTIO_NET_F_SPEED_DUPLEX, STANDBY, RSS,
+// HASH_REPORT, NOTF_COAL, RSC_EXT, GUEST_HDRLEN.
 //
 // Configuration (CONFIG): NET_CONFIG_* in abi.ts. VirtioNet (at NET), which the host reads too:
 //   +0 offloads u64 (VIRTIO_NET_F_GUEST_* in force)  +8 queuePairs u16 (in use)
@@ -9,7 +9,7 @@
 import {
   NET_CONFIG_FLAGS, NET_CONFIG_MAC, NET_CONFIG_MTU, NET_CONFIG_OFFLOADS, NET_CONFIG_QUEUE_PAIRS,
   NET_CONFIG_QUEUE_SIZE, NET_FLAG_FIXED_MAC, NET_FLAG_VHOST, NET_INPUT_ANNOUNCE, NET_INPUT_BYTES,
-  NET_INPUT_LINK, NET_QUEUE_PAIRS_MAX, INBOX, QUEUE_SIZE_MAX,
+  NET_INPUT_LINK, NET_QUEUE_PAIRS_MAX, NET_STATE_MAC, INBOX, QUEUE_SIZE_MAX,
 } from "./abi";
 import { CONFIG, CONFIG_SPACE, NET } from "./layout";
 import { answer } from "./registers";
@@ -81,8 +81,11 @@ const FLAGS_MASK: u32 = NET_FLAG_VHOST | NET_FLAG_FIXED_MAC;
   announce: u8;
   mac: u32; // the first four bytes of it
   macEnd: u16;
+  zero: u16; // up to a whole word
 }
-export const VIRTIO_NET_BYTES: usize = 24; // up to a whole word
+export const VIRTIO_NET_BYTES: usize = 20;
+if (offsetof<VirtioNet>("mac") != NET_STATE_MAC) ERROR("VirtioNet moved: the host reads it");
+if (offsetof<VirtioNet>("zero") != 18) ERROR("VirtioNet moved: snapshots would break");
 
 // @ts-ignore: decorator
 @inline export function virtioNet(): VirtioNet {
@@ -202,7 +205,7 @@ export function setMac(address: usize): void {
 /** Whether the state is one that commands and input can lead to. */
 export function netStateValid(): bool {
   const self = virtioNet();
-  if (self.linkDown > 1) return false;
+  if (self.linkDown > 1 || self.zero != 0) return false;
   // What FEATURES_OK leaves stays until a running driver asks for something else.
   const agreed = (virtio().status & VIRTIO_CONFIG_S_FEATURES_OK) != 0;
   const ran = (virtio().status & VIRTIO_CONFIG_S_DRIVER_OK) != 0;

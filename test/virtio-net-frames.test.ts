@@ -1,21 +1,18 @@
-// Frames of the network device: assembly/virtio-net-frames.ts on the release core. Transmission,
-// receive buffers and mergeable ones (virtio 1.2 §5.1.6.2 to §5.1.6.4), rings of the kernel.
+// Frames that the network device sends: assembly/virtio-net-frames.ts on the release core (virtio
+// 1.2 §5.1.6.2). Also the rings that the kernel serves.
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as abi from '../assembly/abi.ts';
-import type { NetConfig } from '../host/device-config.ts';
-import { DEVICE_NEEDS_RESET, F_INDIRECT_DESC, REG, RUNNING } from '../testing/driver.ts';
+import { F_INDIRECT_DESC, REG, RUNNING } from '../testing/driver.ts';
 import * as net from '../testing/net.ts';
-import { headerOf, NetHost } from '../testing/net-host.ts';
-import type { GuestBuffer as Buffer, DriverQueue } from '../testing/queue.ts';
+import { headerOf } from '../testing/net-host.ts';
+import type { GuestBuffer as Buffer } from '../testing/queue.ts';
 import { kick, parseRecord, type RequestRecord } from '../testing/requests.ts';
-import { type Fixture, netDevice } from './fixtures.ts';
+import { netDevice } from './fixtures.ts';
+import { type Nic, nic, RAM_END, RX } from './nic.ts';
 
 const HEADER = net.NET_DATA;
 const FRAME = net.NET_DATA + 0x1000;
-const RX = net.NET_DATA + 0x20000;
-const RAM_END = 0x100000;
-const MERGEABLE = net.NET_F_MRG_RXBUF;
 const OFFLOADS =
   net.NET_F_CSUM |
   net.NET_F_HOST_TSO4 |
@@ -23,19 +20,6 @@ const OFFLOADS =
   net.NET_F_HOST_UFO |
   net.NET_F_HOST_USO |
   net.NET_F_HOST_ECN;
-
-interface Nic extends Fixture {
-  rx: DriverQueue;
-  tx: DriverQueue;
-  host: NetHost;
-}
-
-function nic(features: bigint, config: Partial<NetConfig> = {}, queueSize = 16): Nic {
-  const device = netDevice(config);
-  const rx = device.driver.bringUp({ features, queueCount: 2, queueSize });
-  const host = new NetHost(device.cage, device.memory);
-  return { ...device, rx, tx: device.driver.queues[1], host };
-}
 
 // --- Transmission -------------------------------------------------------------------------------
 
@@ -232,135 +216,66 @@ test('frames may be completed in any order, and a failed one looks like a sent o
   assert.is(device.cage.counters().tag, 1);
 });
 
-// --- Receive buffers ----------------------------------------------------------------------------
+// --- The kernel's queues ------------------------------------------------------------------------
 
-const buffer = (length: number, address: number | bigint = RX): Buffer => ({
-  address,
-  length,
-  write: true,
-});
-
-/** Offers receive buffers, one descriptor each, and lets the host take them. */
-function stock(device: Nic, lengths: number[]): void {
-  for (const [i, length] of lengths.entries()) {
-    device.rx.offer(device.rx.chain([buffer(length, RX + 0x1000 * i)]));
-  }
-  device.host.fetch();
-}
-
-const received = (length: number) =>
-  Uint8Array.from({ length }, (_, i) => (i < 12 ? 0 : 1 + (i % 250)));
-
-const numBuffers = ({ memory }: Fixture, at = RX) => memory.view.getUint16(at + 10, true);
-
-function usedOf(queue: DriverQueue) {
-  const found = [];
-  for (let used = queue.takeUsed(); used; used = queue.takeUsed()) found.push(used);
-  return found;
-}
-
-test('a receive buffer is handed out whole, up to the longest frame', () => {
-  const device = nic(0n);
-  device.rx.offer(device.rx.chain([buffer(12), buffer(1500, RX + 0x800)]));
-  device.rx.offer(device.rx.chain([buffer(0x20000)]));
-  device.host.fetch();
-  const [first, second] = device.host.held;
-  assert.is(first.kind, abi.REQUEST_KIND_NET_RX);
-  assert.equal(first.ranges, [
-    { address: BigInt(RX), length: 12 },
-    { address: BigInt(RX + 0x800), length: 1500 },
-  ]);
-  assert.is(first.length, 1512n);
-  assert.is(second.length, BigInt(12 + abi.NET_FRAME_BYTES_MAX));
-  assert.is(device.rx.takeUsed(), null);
-});
-
-test('a buffer without room for a header, or to be read from, goes back unused', () => {
-  const wrong: Buffer[][] = [
-    [buffer(11)],
-    [buffer(0)],
-    [{ address: RX, length: 2048 }],
-    [{ address: RX, length: 12 }, buffer(2048)],
-  ];
-  for (const chain of wrong) {
-    const device = nic(MERGEABLE);
-    device.rx.offer(device.rx.chain(chain));
-    stock(device, [2048]);
-    assert.is(device.host.held.length, 1);
-    assert.equal(usedOf(device.rx), [{ id: 0, length: 0 }]);
-    assert.is(device.cage.counters().request, 1);
-    device.host.deliver(received(100));
-    assert.equal(usedOf(device.rx), [{ id: chain.length, length: 100 }]);
-  }
-});
-
-test('a frame goes into the oldest buffer, and its header says that it takes one', () => {
-  for (const features of [0n, MERGEABLE]) {
-    const device = nic(features);
-    stock(device, [2048, 2048]);
-    const bytes = received(112);
-    assert.is(device.host.deliver(bytes), abi.EFFECT_IRQ);
-    assert.equal(usedOf(device.rx), [{ id: 0, length: 112 }]);
-    assert.is(numBuffers(device), 1);
-    const frame = new Uint8Array(device.memory.view.buffer, RX + 12, 100);
-    assert.equal(Uint8Array.from(frame), bytes.slice(12));
-    device.host.deliver(bytes);
-    assert.equal(usedOf(device.rx), [{ id: 1, length: 112 }]);
-  }
-});
-
-test('a longer frame takes as many buffers as it fills, shown together', () => {
-  const cases: [bytes: number, used: number[]][] = [
-    [200, [200]],
-    [201, [200, 1]],
-    [500, [200, 300]],
-    [501, [200, 300, 1]],
-    [900, [200, 300, 400]],
-  ];
-  for (const [bytes, lengths] of cases) {
-    const device = nic(MERGEABLE);
-    stock(device, [200, 300, 400, 2048]);
-    device.memory.view.setUint16(RX + 0x1000 + 10, 0xeeee, true);
-    assert.is(device.host.deliver(received(bytes)), abi.EFFECT_IRQ);
+test('with vhost a queue is three rings, and its doorbell does nothing', () => {
+  const { driver, cage, memory } = netDevice({ vhost: true, queueSize: 64 });
+  const features = net.NET_F_CTRL_VQ | net.NET_F_CTRL_RX | net.NET_F_MRG_RXBUF;
+  const queue = driver.bringUp({ features, queueCount: 3, queueSize: 32 });
+  queue.offer(queue.chain([{ address: net.NET_DATA, length: 2048, write: true }]));
+  for (const index of [0, 1]) {
+    assert.is(cage.notify(index), 0);
+    assert.is(cage.next(index), abi.EFFECT_REQUEST);
+    const record = parseRecord(cage.record());
+    const at = driver.queues[index];
     assert.equal(
-      usedOf(device.rx),
-      lengths.map((length, id) => ({ id, length })),
+      { ...record, bytes: 0 },
+      {
+        kind: abi.REQUEST_KIND_NET_RINGS,
+        tag: 0,
+        offset: features | (1n << 32n),
+        length: BigInt(32 * 16 + 6 + 32 * 2 + 6 + 32 * 8),
+        flags: 32,
+        ranges: [
+          { address: BigInt(at.descTable), length: 32 * 16 },
+          { address: BigInt(at.availRing), length: 6 + 32 * 2 },
+          { address: BigInt(at.usedRing), length: 6 + 32 * 8 },
+        ],
+        bytes: 0,
+      },
     );
-    assert.is(numBuffers(device), lengths.length);
-    assert.is(device.host.held.length, 4 - lengths.length);
-    assert.is(device.cage.check(), abi.VALID);
   }
+  assert.is(memory.view.getUint16(queue.usedRing + 2, true), 0);
+  assert.is(cage.complete(0, 0, 0), abi.EFFECT_INCIDENT);
+  const command = net.netCommand(memory, net.NET_DATA, net.NET_CTRL_RX_PROMISC, [1]);
+  driver.queues[2].offer(driver.queues[2].chain([command, net.netAck(memory, net.NET_DATA + 8)]));
+  assert.is(cage.notify(2) & abi.EFFECT_IRQ, abi.EFFECT_IRQ);
+  assert.is(memory.view.getUint8(net.NET_DATA + 8), net.NET_OK);
 });
 
-test('what does not fit into the buffers there are is cut', () => {
-  const device = nic(MERGEABLE);
-  stock(device, [200, 300]);
-  device.cage.complete(device.host.held[0].tag, abi.RESULT_OK, 9999);
-  assert.equal(usedOf(device.rx), [
-    { id: 0, length: 200 },
-    { id: 1, length: 300 },
-  ]);
-  assert.is(numBuffers(device), 2);
-  const plain = nic(0n);
-  stock(plain, [200, 300]);
-  plain.cage.complete(plain.host.held[0].tag, abi.RESULT_OK, 9999);
-  assert.equal(usedOf(plain.rx), [{ id: 0, length: 200 }]);
-  assert.is(numBuffers(plain), 1);
+test('with vhost rings are handed out only of live queues', () => {
+  const { driver, cage } = netDevice({ vhost: true });
+  assert.is(cage.next(0), 0);
+  driver.bringUp({ queueCount: 1 });
+  assert.is(cage.next(1), 0);
+  assert.is(cage.notify(1), abi.EFFECT_INCIDENT);
+  driver.set(REG.QueueSel, 0);
+  assert.is(driver.set(REG.QueueReady, 0), abi.EFFECT_CANCEL | abi.EFFECT_SETUP);
+  assert.is(cage.next(0), 0);
 });
 
-test('the number of buffers is found wherever descriptors cut the header', () => {
-  for (let cut = 0; cut <= 12; cut += 1) {
-    const device = nic(MERGEABLE);
-    device.rx.offer(device.rx.chain([buffer(cut), buffer(0), buffer(100 - cut, RX + 0x800)]));
-    stock(device, []);
-    device.rx.offer(device.rx.chain([buffer(100, RX + 0x1000)]));
-    device.host.fetch();
-    device.host.deliver(received(150));
-    const byte = (at: number) =>
-      device.memory.view.getUint8(at < cut ? RX + at : RX + 0x800 + at - cut);
-    assert.equal([byte(9), byte(10), byte(11), byte(12)], [0, 2, 0, received(150)[12]], `${cut}`);
-    assert.is(device.cage.counters().memory, 0);
-  }
+test('with vhost whoever looks is told of used buffers, as long as the device runs', () => {
+  const { driver } = netDevice({ vhost: true });
+  assert.is(driver.get(REG.InterruptStatus), 0);
+  driver.bringUp({ queueCount: 2 });
+  assert.is(driver.get(REG.InterruptStatus), 1);
+  driver.set(REG.InterruptACK, 1);
+  assert.is(driver.get(REG.InterruptStatus), 1);
+  driver.set(REG.Status, 0);
+  assert.is(driver.get(REG.InterruptStatus), 0);
+  const plain = netDevice();
+  plain.driver.bringUp({ queueCount: 2 });
+  assert.is(plain.driver.get(REG.InterruptStatus), 0);
 });
 
 test.run();
