@@ -34,5 +34,10 @@ export * from './net.ts';
 export * from './net-host.ts';
 export * from './queue.ts';
 export { type Random, randomFrom } from './random.ts';
-export { type ReferenceAnswer, ReferenceDevice, type ReferenceRecord } from './reference.ts';
+export {
+  type NetworkState,
+  type ReferenceAnswer,
+  ReferenceDevice,
+  type ReferenceRecord,
+} from './reference.ts';
 export * from './requests.ts';
