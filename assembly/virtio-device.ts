@@ -14,7 +14,7 @@ import { blkComplete, blkRequest } from "./virtio-blk-request";
 import {
   NET_CONFIG_SPACE_BYTES, VIRTIO_NET_BYTES, netConfigValid, netFeatures, netFeaturesOk,
   netFeaturesValid, netFillConfigSpace, netInterrupts, netIsControl, netIsKernels, netIsReceive,
-  netQueueCount, netQueueSize, netReset, netStateValid,
+  netQueueCount, netQueueCountMax, netQueueSize, netReset, netStateValid,
 } from "./virtio-net";
 import { netControl } from "./virtio-net-control";
 import { netTransmit } from "./virtio-net-frames";
@@ -56,6 +56,12 @@ export function deviceConfigValid(): bool {
 export function deviceQueueCount(): u32 {
   if (isBlk()) return blkQueueCount();
   return isNet() ? netQueueCount() : 1;
+}
+
+/** How many queues any driver can agree on. */
+export function deviceQueueCountMax(): u32 {
+  if (isBlk()) return blkQueueCount();
+  return isNet() ? netQueueCountMax() : 1;
 }
 
 export function deviceQueueSizeMax(): u32 {

@@ -160,9 +160,14 @@ export function negotiatedOffloads(): u64 {
 
 // --- Queues -------------------------------------------------------------------------------------
 
+/** All pairs, and the control queue. */
+export function netQueueCountMax(): u32 {
+  return 2 * netQueuePairsMax() + 1;
+}
+
 /** As many as the driver agreed on: §5.1.2, where the control queue comes last. */
 export function netQueueCount(): u32 {
-  if (negotiated(VIRTIO_NET_F_MQ)) return 2 * netQueuePairsMax() + 1;
+  if (negotiated(VIRTIO_NET_F_MQ)) return netQueueCountMax();
   return negotiated(VIRTIO_NET_F_CTRL_VQ) ? 3 : 2;
 }
 

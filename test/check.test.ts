@@ -298,6 +298,23 @@ test("a device whose queues are the kernel's has no request of them", () => {
   assert.is(cage.restore(patched(request, QUEUE + 24, 16 | (1 << 16))), INVALID_STATE);
 });
 
+test('a driver that agrees to fewer queues than the one before it leaves a valid state', () => {
+  const { cage, driver } = netDevice({ queuePairs: 4 });
+  driver.bringUp({ queueCount: 9 });
+  const rx = driver.queues[6];
+  rx.offer(rx.chain([{ address: NET_DATA, length: 2048, write: true }]));
+  cage.next(6);
+  driver.set(REG.Status, 0);
+  const state = cage.stateBytes(); // with a generation in queue 6
+  assert.is(cage.check(), VALID);
+  driver.bringUp({ features: 0n, queueCount: 2 });
+  assert.is(cage.check(), VALID);
+  const at = IN_FLIGHT + 6 * 0x1000 + 12;
+  assert.is(cage.restore(patched(state, at, 0x1001)), INVALID_STATE);
+  assert.is(cage.restore(patched(state, at, 1 | (9 << 16))), INVALID_STATE);
+  assert.is(cage.restore(patched(state, at + 3 * 0x1000, 1)), INVALID_STATE);
+});
+
 // --- Other devices ------------------------------------------------------------------------------
 
 // The host never lets one be called: it refuses to go on where init() does.
