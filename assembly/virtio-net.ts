@@ -148,7 +148,7 @@ export function netFeaturesValid(features: u64): bool {
   return !(features & COMMANDS) || (features & VIRTIO_NET_F_CTRL_VQ) != 0;
 }
 
-/** All offloads that the driver agreed to are in force until it says otherwise (§5.1.6.5.6). */
+/** All offloads that the driver agreed to are in force until it says otherwise (§5.1.6.5.8). */
 export function netFeaturesOk(): void {
   virtioNet().offloads = negotiatedOffloads();
 }
