@@ -10,6 +10,7 @@ import {
   NET_CONFIG_FLAGS, NET_CONFIG_MAC, NET_CONFIG_MTU, NET_CONFIG_OFFLOADS, NET_CONFIG_QUEUE_PAIRS,
   NET_CONFIG_QUEUE_SIZE, NET_FLAG_FIXED_MAC, NET_FLAG_VHOST, NET_INPUT_ANNOUNCE, NET_INPUT_BYTES,
   NET_INPUT_LINK, NET_QUEUE_PAIRS_MAX, NET_STATE_MAC, INBOX, QUEUE_SIZE_MAX,
+  REQUEST_KIND_NET_RX, REQUEST_KIND_NET_TX,
 } from "./abi";
 import { CONFIG, CONFIG_SPACE, NET } from "./layout";
 import { answer } from "./registers";
@@ -171,17 +172,25 @@ export function netQueueCount(): u32 {
   return negotiated(VIRTIO_NET_F_CTRL_VQ) ? 3 : 2;
 }
 
+// Without a control queue the last one is a transmit queue, whose number is odd.
 export function netIsControl(queueIndex: u32): bool {
-  return queueIndex == netQueueCount() - 1 && negotiated(VIRTIO_NET_F_CTRL_VQ);
+  return (queueIndex & 1) == 0 && queueIndex == netQueueCount() - 1;
 }
 
 export function netIsReceive(queueIndex: u32): bool {
-  return (queueIndex & 1) == 0 && !netIsControl(queueIndex);
+  return (queueIndex & 1) == 0 && queueIndex != netQueueCount() - 1;
 }
 
 /** Whether the kernel serves the queue, and the device only knows where it lies. */
 export function netIsKernels(queueIndex: u32): bool {
   return netFlag(NET_FLAG_VHOST) && !netIsControl(queueIndex);
+}
+
+/** The kind of request that the host can have of the queue; 0: none. */
+export function netRequestKind(queueIndex: u32): u32 {
+  if (netFlag(NET_FLAG_VHOST)) return 0;
+  if (queueIndex & 1) return REQUEST_KIND_NET_TX;
+  return queueIndex == netQueueCount() - 1 ? 0 : REQUEST_KIND_NET_RX; // not the control queue's
 }
 
 /** The kernel interrupts past this device, so whoever looks is told that there may be buffers. */

@@ -290,6 +290,16 @@ test('at reset a network device has no offloads in force, and any link', () => {
   assert.is(cage.restore(patched(state, NET + 8, 1 | (1 << 16))), VALID);
 });
 
+test('the host has no request of a control queue', () => {
+  const { cage, driver } = netDevice();
+  driver.bringUp({ queueCount: 3 });
+  const state = patched(cage.stateBytes(), QUEUE + 2 * 64 + 24, 16 | (1 << 16)); // one head taken
+  for (const kind of [8, 9]) {
+    const spoilt = patched(state, IN_FLIGHT + 2 * 0x1000 + 12, kind << 16);
+    assert.is(cage.restore(spoilt), INVALID_STATE);
+  }
+});
+
 test("a device whose queues are the kernel's has no request of them", () => {
   const { cage, driver } = netDevice({ vhost: true });
   driver.bringUp({ queueCount: 3 });

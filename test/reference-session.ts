@@ -1,5 +1,5 @@
-// Drivers and hosts that are right, nearly right and hostile, for any virtio device: what drives the
-// core against its reference.
+// Drivers and hosts that are right, nearly right and hostile, for any virtio device: they drive the
+// core and its reference.
 import * as assert from 'uvu/assert';
 import * as abi from '../assembly/abi.ts';
 import type { Cage } from '../host/core.ts';

@@ -146,7 +146,7 @@ test("buffers outside RAM are the host's to find, but the header's number is the
   assert.equal(usedOf(device.rx), [{ id: 0, length: 100 }]);
 });
 
-test("a header that is cut is found again as it is by then, in its driver's memory or nowhere", () => {
+test('a header that is cut is found again as it is by then, or nowhere', () => {
   // What becomes of the chain [10 or 11 bytes, rest] while the host has it.
   const changes: [string, (rx: ReturnType<typeof nic>) => void, memory: number][] = [
     ['the same', () => {}, 0],
@@ -330,7 +330,7 @@ test('buffers shown together interrupt where the index passes used_event, also p
   assert.is(memory.view.getUint16(rx.usedRing + 2, true), rx.usedIndex);
 });
 
-test('no interrupt where the driver wants none, and one kick asked for at the end of the ring', () => {
+test('no interrupt where none is wanted, and a kick asked for at the end of the ring', () => {
   const device = nic(MERGEABLE);
   device.rx.suppressInterrupts(true);
   stock(device, [20, 20]);

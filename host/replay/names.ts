@@ -1,5 +1,6 @@
 // The names of bits and numbers that a person reads in a trace or a state: effects, device status,
-// features, requests. No specification of its own: virtio 1.2 §2.1, §5.1.3, §5.2.3, §6, docs/abi.md.
+// features, requests. No specification of its own: virtio 1.2 §2.1, §5.1.3, §5.2.3, §6, and
+// docs/abi.md.
 import * as abi from '../../assembly/abi.ts';
 
 /** Bits by their names, from the lowest on. */

@@ -35,7 +35,7 @@ export interface HeadInFlight {
   kind: string;
   generation: number;
   payloadBytes: number; // what the host may have written at most
-  // Guest-physical: of the status byte, or of a received frame's num_buffers; 0 where there is none.
+  // Guest-physical: of the status byte, or of a received frame's num_buffers; 0: there is none.
   statusAddress: bigint;
 }
 

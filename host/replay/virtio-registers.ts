@@ -1,6 +1,7 @@
 // The registers of a virtio device behind the MMIO transport, by name, with what their values say.
 // Virtio 1.2 §4.2.2 (registers), §5.1.4 and §5.2.4 (configuration of network and block devices). It
-// follows what the driver selects and where it puts its queues, since both decide what later accesses mean.
+// follows what the driver selects and where it puts its queues, since both decide what later
+// accesses mean.
 import { KIND_VIRTIO_BLK, KIND_VIRTIO_NET, QUEUE_COUNT_MAX } from '../../assembly/abi.ts';
 import { REG } from '../mmio-registers.ts';
 import { bitNames, featureNames, hexNumber, INTERRUPT_NAMES, STATUS_NAMES } from './names.ts';
