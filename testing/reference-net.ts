@@ -291,6 +291,7 @@ export function netType(config: Uint8Array): DeviceType {
           ([feature, oneOf]) => !device.has(feature) || oneOf.some((b) => device.has(b)),
         ),
       configSpace: (device) => configSpaceOf(card, device),
+      isOfFrames: (device, queue) => !isControl(card, device, queue),
       isKernels: (device, queue) => vhost && !isControl(card, device, queue),
       isReceive,
       receive: (device, ...rest) => receive(device, device.has(MRG_RXBUF), ...rest),

@@ -74,18 +74,18 @@ export function ringPossible(ring: Ring, sizeMax: number): boolean {
 }
 
 /**
- * Takes the next head off the available ring (§2.7.6). 'none': the ring is empty, and with the
- * event index the driver was told where to kick next (§2.7.10). Else what is wrong with the ring.
+ * Takes the next head off the available ring (§2.7.6). 'none': the ring is empty, and with `ask`
+ * the driver was told where to kick next (§2.7.10). Else what is wrong with the ring.
  */
 export function takeHead(
   ram: Ram,
   ring: Ring,
-  eventIndex: boolean,
+  ask: boolean,
   busy: (head: number) => boolean,
 ): number | 'none' | 'memory' | 'index' | 'head' {
   const available = Number(ring.available);
   let index = load16(ram, available + 2);
-  if (index === ring.nextAvailable && eventIndex) {
+  if (index === ring.nextAvailable && ask) {
     const availEvent = Number(ring.used) + 4 + 8 * ring.size;
     if (!inRam(ram, availEvent, 2)) return 'memory';
     ram.view.setUint16(availEvent, ring.nextAvailable, true);

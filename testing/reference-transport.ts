@@ -279,13 +279,13 @@ export class VirtioModel implements Model {
 
   notify(queue: number): void {
     if (!this.#live(queue)) this.ledger.blame(abi.INCIDENT_NOTIFY);
-    else if (!this.type.network?.isKernels(this, queue)) this.#serve(queue);
+    else if (!this.type.network?.isKernels(this, queue)) this.#serve(queue, true);
   }
 
   next(queue: number): void {
     if (!this.#live(queue)) return;
     if (this.type.network?.isKernels(this, queue)) this.#tellRings(this.rings[queue]);
-    else this.#serve(queue);
+    else this.#serve(queue, !this.type.network?.isOfFrames(this, queue));
   }
 
   // Where a queue lies that the kernel serves: no request, and it has no tag.
@@ -309,21 +309,21 @@ export class VirtioModel implements Model {
   }
 
   // One request for the host, or as many answers as the queue has entries; then the host is asked
-  // to call again, even if nothing is left by then.
-  #serve(queue: number): void {
+  // to call again, even if nothing is left by then. `ask`: for the doorbell, where nothing is there.
+  #serve(queue: number, ask: boolean): void {
     for (let turns = this.rings[queue].size; turns > 0; turns -= 1) {
-      if (!this.#serveOne(queue)) return;
+      if (!this.#serveOne(queue, ask)) return;
       if (this.ledger.record) break;
       if (!this.running()) return;
     }
     this.ledger.effects |= abi.EFFECT_MORE;
   }
 
-  #serveOne(queue: number): boolean {
+  #serveOne(queue: number, ask: boolean): boolean {
     const { ram } = this;
     const ring = this.rings[queue];
     const busy = (head: number) => this.flights.has(queue * 65536 + head);
-    const head = takeHead(ram, ring, this.has(EVENT_IDX), busy);
+    const head = takeHead(ram, ring, ask && this.has(EVENT_IDX), busy);
     if (head === 'none') return false;
     if (typeof head === 'string') {
       this.breakDown(BREAKS[head]);

@@ -54,6 +54,8 @@ export interface NetworkType {
   /** Whether each feature that was accepted has those that it requires. */
   featuresMatch(device: VirtioModel): boolean;
   configSpace(device: VirtioModel): Uint8Array;
+  /** Whether its chains are frames: the host asks for such a doorbell by notify() alone. */
+  isOfFrames(device: VirtioModel, queue: number): boolean;
   /** Whether the kernel serves the queue. */
   isKernels(device: VirtioModel, queue: number): boolean;
   /** Whether the queue's buffers are for frames to be received. */
