@@ -57,7 +57,7 @@ test('the checksum is the one everybody means', () => {
 test('the header: what the machine is', () => {
   const { tables, lengthBytes } = imageBeside(full({ bootTimer: true, prefault: true }));
   assert.is(tables.toString('latin1', 0, 4), 'FRDI');
-  assert.equal(u32(tables, 4, 8), [1, ABI_VERSION]);
+  assert.equal(u32(tables, 4, 8), [2, ABI_VERSION]);
   assert.is(u32(tables, 12)[0], crc32(tables.subarray(16, 6400)));
   assert.equal(u64(tables, 16, 48), [64 * 2 ** 20, lengthBytes]);
   assert.equal(u32(tables, 24, 28, 32, 36, 40, 44), [2, 3, 1, 3, 2, 2]);

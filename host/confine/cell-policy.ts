@@ -230,11 +230,15 @@ const NET: Role = {
   rows: [
     plain('epoll_wait', 'net_run', 'waits for frames, doorbells, news of the guest'),
     plain('epoll_ctl', 'net_watch', 'looks at a tap while the guest has room, or a frame for it'),
-    plain('read', 'drain_counter, stream_receive', 'doorbells; frames of passt'),
+    plain('read', 'drain_counter, read_more', 'doorbells; frames of passt'),
     plain('readv', 'tap_receive', 'a frame for the guest'),
     plain('writev', 'tap_send, stream_send', 'a frame of the guest'),
-    plain('write', 'device_interrupt, machine_wake', 'eventfds: interrupts, news'),
-    plain('sched_yield', 'give_way', 'lets a guest on the same processor fill its ring'),
+    plain(
+      'write',
+      'device_interrupt, machine_wake, stream_flush',
+      'interrupts, news, frames of passt',
+    ),
+    plain('sched_yield', 'net_give_way', 'lets a guest on the same processor fill its ring'),
     request('TUNSETOFFLOAD', 'tap_set_offloads', 'which frames the guest can take'),
     request('TUNSETQUEUE', 'tap_set_queue', 'how many queues the guest uses'),
     request('VHOST_SET_FEATURES', 'vhost_start', 'what the guest negotiated', NO_VHOST),
