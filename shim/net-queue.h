@@ -1,8 +1,8 @@
 // Queues of a network device, for net-receive.c and net-transmit.c.
 //
 // Buffers of the guest are host addresses here: they were checked when their record was read, and
-// count only as long as the queue's generation is the one they were taken in. While a call may touch
-// them the queue has a request in flight, so that a driver that resets the device waits for it.
+// count only as long as the queue's generation is the one they were taken in. While a call may
+// touch them the queue has a request in flight, so that a driver that resets the device waits.
 #pragma once
 
 #include "net.h"

@@ -184,7 +184,7 @@ static int64_t receive_frame(struct net *net, uint32_t pair, const struct iovec 
   return tap_receive(net->fds[pair], ranges, count);
 }
 
-/** One frame. False: there is none, or nothing to put it into. Lock held, and given up meanwhile. */
+/** One frame. False: there is none, or nothing to put it into. The lock is given up meanwhile. */
 static bool receive_one(struct net *net, uint32_t pair) {
   struct net_receive *receive = &net->receive[pair];
   struct iovec ranges[NET_RANGES_MAX + 1];

@@ -2,7 +2,7 @@
 // writes exit as ever, and after each the page shows what the cage then answers.
 //
 // An interrupt of a virtio-mmio device costs its driver two exits, to read the interrupt status and
-// to acknowledge it. With a view it costs none of the first kind, and the second ends in the kernel.
+// to acknowledge it. With a view the first one is gone, and the second ends in the kernel.
 #pragma once
 
 #include "device.h"

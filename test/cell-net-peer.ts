@@ -1,5 +1,5 @@
-// The other end of a cell's network device that the test plays itself, and what the cell says of the
-// device in the end.
+// The other end of a cell's network device that the test plays itself, and what the cell says of
+// the device in the end.
 import { readdirSync, readFileSync } from 'node:fs';
 import { createConnection, createServer, type Socket } from 'node:net';
 import * as assert from 'uvu/assert';

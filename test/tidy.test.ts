@@ -226,7 +226,7 @@ test('the C of a cell stays within what a reviewer can read: it is the trusted b
   const trusted = matching(/^shim\/.*\.[ch]$/).filter((file) => !elsewhere.test(file));
   const total = trusted.reduce((sum, file) => sum + codeLines(file), 0);
   assert.ok(total > 2000, `${total} lines: is anything found?`);
-  assert.ok(total <= 4450, `${total} lines; docs/roadmap.md says what could leave`);
+  assert.ok(total <= 5900, `${total} lines; docs/roadmap.md says what could leave`);
 });
 
 test.run();

@@ -309,7 +309,7 @@ export class VirtioModel implements Model {
   }
 
   // One request for the host, or as many answers as the queue has entries; then the host is asked
-  // to call again, even if nothing is left by then. `ask`: for the doorbell, where nothing is there.
+  // to call again, even if nothing is left by then. `ask`: for the doorbell.
   #serve(queue: number, ask: boolean): void {
     for (let turns = this.rings[queue].size; turns > 0; turns -= 1) {
       if (!this.#serveOne(queue, ask)) return;
