@@ -111,7 +111,7 @@ static uint8_t *copies;
 static size_t copies_bytes;
 static struct {
   const uint8_t *start, *end;
-} allowed[80];
+} allowed[64];
 static unsigned allowed_count;
 
 static void allow(const volatile void *start, size_t bytes) {

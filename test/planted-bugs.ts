@@ -154,8 +154,8 @@ export const PLANTED_BUGS: PlantedBug[] = [
     name: 'heap-style overflow',
     edit: {
       file: REQUESTS,
-      from: '  if (!gather(0, HEADER, HEADER_BYTES)) {',
-      to: '  if (!gather(0, HEADER, <u32>chain.readableBytes)) {',
+      from: '  if (!chainRead(0, HEADER, HEADER_BYTES)) {',
+      to: '  if (!chainRead(0, HEADER, <u32>chain.readableBytes)) {',
     },
     readOnly: true,
     attack(guest) {
@@ -308,12 +308,19 @@ export const PLANTED_BUGS: PlantedBug[] = [
     edit: {
       file: TRANSPORT,
       from: [
-        '  forgetAllQueues();',
+        '  forgetQueues(deviceQueueCount()); // as many as its driver agreed on',
+        '  memory.fill(VIRTIO, 0, offsetof<Virtio>());',
+        '  memory.fill(QUEUES, 0, <usize>QUEUE_COUNT_MAX * QUEUE_STRIDE);',
         '  deviceReset();',
         '  answer(ALL_QUEUES);',
-        '  return EFFECT_CANCEL;',
+        '  return EFFECT_CANCEL | setupChanged();',
       ].join('\n'),
-      to: '  deviceReset();\n  return 0;',
+      to: [
+        '  memory.fill(VIRTIO, 0, offsetof<Virtio>());',
+        '  memory.fill(QUEUES, 0, <usize>QUEUE_COUNT_MAX * QUEUE_STRIDE);',
+        '  deviceReset();',
+        '  return 0;',
+      ].join('\n'),
     },
     attack(guest) {
       const read = { address: OTHER_USE, length: 512, write: true };
