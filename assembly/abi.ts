@@ -31,7 +31,7 @@ export const EFFECT_PANIC = 1 << 8; // pvpanic: the event bits are in OUTBOX_VAL
 // index is in OUTBOX_VALUE, or of all queues when that is ALL_QUEUES.
 export const EFFECT_CANCEL = 1 << 9;
 export const EFFECT_INCIDENT = 1 << 10; // at least one counter at COUNTERS went up
-// virtio-net: its queues started or stopped, or what is at NET_STATE changed.
+// virtio-net: its queues started or stopped, or the driver changed what is at NET_STATE.
 export const EFFECT_SETUP = 1 << 11;
 
 export const ALL_QUEUES = 0xffff;

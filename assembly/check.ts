@@ -16,8 +16,8 @@ import { RTC_BYTES, rtcValid } from "./rtc";
 import { SERIAL_BYTES, serialValid } from "./serial";
 import { Virtio, virtioRunning } from "./virtio";
 import {
-  deviceConfigValid, deviceHeldValid, deviceQueueCount, deviceRequestKind, deviceStateBytes,
-  deviceStateValid,
+  deviceConfigValid, deviceHeldValid, deviceQueueCount, deviceQueueCountMax, deviceRequestKind,
+  deviceStateBytes, deviceStateValid,
 } from "./virtio-device";
 import { virtioMmioQueueValid, virtioMmioValid } from "./virtio-mmio";
 import { virtq } from "./virtq";
@@ -57,12 +57,16 @@ function queuesValid(): bool {
   for (let index: u32 = 0; index < queueCount; index++) {
     if (!virtioMmioQueueValid(index) || !headsValid(index)) return false;
   }
-  // What a device of fewer queues does not have must be empty.
-  const unusedHeads = IN_FLIGHT + <usize>queueCount * IN_FLIGHT_QUEUE_BYTES;
   for (let index = queueCount; index < <u32>QUEUE_COUNT_MAX; index++) {
     if (virtq(index).ready != 0 || virtq(index).size != 0) return false;
   }
-  return zero(unusedHeads, STATE_END);
+  // Of queues that an earlier driver agreed on the generations stay; what no driver of this device
+  // can have must be empty.
+  const most = deviceQueueCountMax();
+  for (let index = queueCount; index < most; index++) {
+    if (!headsValid(index)) return false;
+  }
+  return zero(IN_FLIGHT + <usize>most * IN_FLIGHT_QUEUE_BYTES, STATE_END);
 }
 
 function headsValid(queueIndex: u32): bool {

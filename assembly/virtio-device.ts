@@ -2,7 +2,7 @@
 // Virtio 1.2 §5. The only place that tells one virtio device from another: a new one is added here.
 import {
   KIND_VIRTIO_BLK, KIND_VIRTIO_NET, REQUEST_KIND_BLK_IN, REQUEST_KIND_BLK_WRITE_ZEROES,
-  REQUEST_KIND_ENTROPY, REQUEST_KIND_NET_RX, REQUEST_KIND_NET_TX,
+  REQUEST_KIND_ENTROPY,
 } from "./abi";
 import { DEVICE_KIND } from "./layout";
 import { VIRTIO_COMMON_FEATURES, VIRTIO_ID_BLOCK, VIRTIO_ID_NET, VIRTIO_ID_RNG } from "./virtio";
@@ -14,10 +14,11 @@ import { blkComplete, blkRequest } from "./virtio-blk-request";
 import {
   NET_CONFIG_SPACE_BYTES, VIRTIO_NET_BYTES, netConfigValid, netFeatures, netFeaturesOk,
   netFeaturesValid, netFillConfigSpace, netInterrupts, netIsControl, netIsKernels, netIsReceive,
-  netQueueCount, netQueueSize, netReset, netStateValid,
+  netQueueCount, netQueueCountMax, netQueueSize, netRequestKind, netReset, netStateValid,
 } from "./virtio-net";
 import { netControl } from "./virtio-net-control";
-import { netHeldValid, netReceiveBuffer, netTransmit } from "./virtio-net-frames";
+import { netTransmit } from "./virtio-net-frames";
+import { netHeldValid, netReceiveBuffer } from "./virtio-net-receive";
 import { rngComplete, rngConfigValid, rngQueueSize, rngRequest } from "./virtio-rng";
 import { virtq, virtqPush } from "./virtq";
 
@@ -55,6 +56,12 @@ export function deviceConfigValid(): bool {
 export function deviceQueueCount(): u32 {
   if (isBlk()) return blkQueueCount();
   return isNet() ? netQueueCount() : 1;
+}
+
+/** How many queues any driver can agree on. */
+export function deviceQueueCountMax(): u32 {
+  if (isBlk()) return blkQueueCount();
+  return isNet() ? netQueueCountMax() : 1;
 }
 
 export function deviceQueueSizeMax(): u32 {
@@ -141,14 +148,13 @@ export function deviceStateValid(): bool {
   return !isNet() || netStateValid();
 }
 
-/** Whether this device can have a request of that kind in flight on the queue. */
+/** Whether this device can have a request of that kind, which is not 0, in flight on the queue. */
 export function deviceRequestKind(queueIndex: u32, kind: u32): bool {
   if (isBlk()) {
     return kind >= <u32>REQUEST_KIND_BLK_IN && kind <= <u32>REQUEST_KIND_BLK_WRITE_ZEROES;
   }
   if (!isNet()) return kind == REQUEST_KIND_ENTROPY;
-  if (netIsControl(queueIndex) || netIsKernels(queueIndex)) return false;
-  return kind == (netIsReceive(queueIndex) ? REQUEST_KIND_NET_RX : REQUEST_KIND_NET_TX);
+  return kind == netRequestKind(queueIndex);
 }
 
 /** Whether the queue holds its buffers in an order, where it is one that does. */

@@ -201,7 +201,7 @@ function writeStatus(self: Virtio, value: u32): u32 {
   if (to == from) return 0;
   if (to == (from | VIRTIO_CONFIG_S_FAILED)) {
     self.status = to | needsReset;
-    return 0;
+    return setupChanged(); // its queues stopped, if they were live
   }
   if (needsReset || to != nextStatus(from)) return incident(INCIDENT_STATUS);
   if (to == S_FEATURES_OK) {

@@ -1,7 +1,7 @@
 // Network device: features, configuration, state, what the host tells it.
-// Virtio 1.2 §5.1.2 to §5.1.5; virtio-net-frames.ts has the frames, virtio-net-control.ts the
-// control queue. Left out: VIRTIO_NET_F_SPEED_DUPLEX, STANDBY, RSS, HASH_REPORT, NOTF_COAL,
-// RSC_EXT, GUEST_HDRLEN.
+// Virtio 1.2 §5.1.2 to §5.1.5. Frames are in virtio-net-frames.ts and virtio-net-receive.ts, the
+// control queue in virtio-net-control.ts. Left out: VIRTIO_NET_F_SPEED_DUPLEX, STANDBY, RSS,
+// HASH_REPORT, NOTF_COAL, RSC_EXT, GUEST_HDRLEN.
 //
 // Configuration (CONFIG): NET_CONFIG_* in abi.ts. VirtioNet (at NET), which the host reads too:
 //   +0 offloads u64 (VIRTIO_NET_F_GUEST_* in force)  +8 queuePairs u16 (in use)
@@ -9,13 +9,14 @@
 import {
   NET_CONFIG_FLAGS, NET_CONFIG_MAC, NET_CONFIG_MTU, NET_CONFIG_OFFLOADS, NET_CONFIG_QUEUE_PAIRS,
   NET_CONFIG_QUEUE_SIZE, NET_FLAG_FIXED_MAC, NET_FLAG_VHOST, NET_INPUT_ANNOUNCE, NET_INPUT_BYTES,
-  NET_INPUT_LINK, NET_QUEUE_PAIRS_MAX, INBOX, QUEUE_SIZE_MAX,
+  NET_INPUT_LINK, NET_QUEUE_PAIRS_MAX, NET_STATE_MAC, INBOX, QUEUE_SIZE_MAX,
+  REQUEST_KIND_NET_RX, REQUEST_KIND_NET_TX,
 } from "./abi";
 import { CONFIG, CONFIG_SPACE, NET } from "./layout";
 import { answer } from "./registers";
 import {
-  VIRTIO_COMMON_FEATURES, VIRTIO_MMIO_INT_VRING, negotiated, virtio, virtioConfigChanged,
-  virtioRunning,
+  VIRTIO_COMMON_FEATURES, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK,
+  VIRTIO_MMIO_INT_VRING, negotiated, virtio, virtioConfigChanged, virtioRunning,
 } from "./virtio";
 
 export const VIRTIO_NET_F_CSUM: u64 = 1 << 0;
@@ -55,9 +56,8 @@ const HOST_SEGMENTS: u64 = HOST_TSO | VIRTIO_NET_F_HOST_UFO | VIRTIO_NET_F_HOST_
 const OFFLOADS: u64 = VIRTIO_NET_GUEST_OFFLOADS | HOST_SEGMENTS | VIRTIO_NET_F_CSUM |
   VIRTIO_NET_F_HOST_ECN;
 
-// What can only be asked for by the control queue.
-const COMMANDS: u64 = VIRTIO_NET_F_CTRL_GUEST_OFFLOADS | VIRTIO_NET_F_CTRL_RX |
-  VIRTIO_NET_F_CTRL_RX_EXTRA | VIRTIO_NET_F_CTRL_VLAN | VIRTIO_NET_F_GUEST_ANNOUNCE |
+// What requires the control queue; CTRL_RX_EXTRA and CTRL_GUEST_OFFLOADS mean nothing without it.
+const COMMANDS: u64 = VIRTIO_NET_F_CTRL_RX | VIRTIO_NET_F_CTRL_VLAN | VIRTIO_NET_F_GUEST_ANNOUNCE |
   VIRTIO_NET_F_MQ | VIRTIO_NET_F_CTRL_MAC_ADDR;
 
 // struct virtio_net_config (§5.1.4).
@@ -82,8 +82,11 @@ const FLAGS_MASK: u32 = NET_FLAG_VHOST | NET_FLAG_FIXED_MAC;
   announce: u8;
   mac: u32; // the first four bytes of it
   macEnd: u16;
+  zero: u16; // up to a whole word
 }
-export const VIRTIO_NET_BYTES: usize = 24; // up to a whole word
+export const VIRTIO_NET_BYTES: usize = 20;
+if (offsetof<VirtioNet>("mac") != NET_STATE_MAC) ERROR("VirtioNet moved: the host reads it");
+if (offsetof<VirtioNet>("zero") != 18) ERROR("VirtioNet moved: snapshots would break");
 
 // @ts-ignore: decorator
 @inline export function virtioNet(): VirtioNet {
@@ -146,7 +149,7 @@ export function netFeaturesValid(features: u64): bool {
   return !(features & COMMANDS) || (features & VIRTIO_NET_F_CTRL_VQ) != 0;
 }
 
-/** All offloads that the driver agreed to are in force until it says otherwise (§5.1.6.5.6). */
+/** All offloads that the driver agreed to are in force until it says otherwise (§5.1.6.5.8). */
 export function netFeaturesOk(): void {
   virtioNet().offloads = negotiatedOffloads();
 }
@@ -158,23 +161,36 @@ export function negotiatedOffloads(): u64 {
 
 // --- Queues -------------------------------------------------------------------------------------
 
+/** All pairs, and the control queue. */
+export function netQueueCountMax(): u32 {
+  return 2 * netQueuePairsMax() + 1;
+}
+
 /** As many as the driver agreed on: §5.1.2, where the control queue comes last. */
 export function netQueueCount(): u32 {
-  if (negotiated(VIRTIO_NET_F_MQ)) return 2 * netQueuePairsMax() + 1;
+  if (negotiated(VIRTIO_NET_F_MQ)) return netQueueCountMax();
   return negotiated(VIRTIO_NET_F_CTRL_VQ) ? 3 : 2;
 }
 
+// Without a control queue the last one is a transmit queue, whose number is odd.
 export function netIsControl(queueIndex: u32): bool {
-  return queueIndex == netQueueCount() - 1 && negotiated(VIRTIO_NET_F_CTRL_VQ);
+  return (queueIndex & 1) == 0 && queueIndex == netQueueCount() - 1;
 }
 
 export function netIsReceive(queueIndex: u32): bool {
-  return (queueIndex & 1) == 0 && !netIsControl(queueIndex);
+  return (queueIndex & 1) == 0 && queueIndex != netQueueCount() - 1;
 }
 
 /** Whether the kernel serves the queue, and the device only knows where it lies. */
 export function netIsKernels(queueIndex: u32): bool {
   return netFlag(NET_FLAG_VHOST) && !netIsControl(queueIndex);
+}
+
+/** The kind of request that the host can have of the queue; 0: none. */
+export function netRequestKind(queueIndex: u32): u32 {
+  if (netFlag(NET_FLAG_VHOST)) return 0;
+  if (queueIndex & 1) return REQUEST_KIND_NET_TX;
+  return queueIndex == netQueueCount() - 1 ? 0 : REQUEST_KIND_NET_RX; // not the control queue's
 }
 
 /** The kernel interrupts past this device, so whoever looks is told that there may be buffers. */
@@ -203,10 +219,27 @@ export function setMac(address: usize): void {
 /** Whether the state is one that commands and input can lead to. */
 export function netStateValid(): bool {
   const self = virtioNet();
-  if (self.offloads & ~negotiatedOffloads() || self.linkDown > 1 || self.announce > 1) return false;
-  if (self.queuePairs == 0 || self.queuePairs > netQueuePairsMax()) return false;
-  if (self.queuePairs > 1 && !negotiated(VIRTIO_NET_F_MQ)) return false;
-  return macValid(NET + offsetof<VirtioNet>("mac"));
+  if (self.linkDown > 1 || self.zero != 0) return false;
+  // What FEATURES_OK leaves stays until a running driver asks for something else.
+  const agreed = (virtio().status & VIRTIO_CONFIG_S_FEATURES_OK) != 0;
+  const ran = (virtio().status & VIRTIO_CONFIG_S_DRIVER_OK) != 0;
+  const offloads = agreed ? negotiatedOffloads() : 0;
+  if (self.offloads & ~offloads) return false;
+  if (self.offloads != offloads) {
+    if (!ran || !negotiated(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS)) return false;
+  }
+  if (self.announce != 0) {
+    if (!ran || self.announce > 1 || !negotiated(VIRTIO_NET_F_GUEST_ANNOUNCE)) return false;
+  }
+  if (self.queuePairs != 1) {
+    if (!ran || !negotiated(VIRTIO_NET_F_MQ)) return false;
+    if (self.queuePairs == 0 || self.queuePairs > netQueuePairsMax()) return false;
+  }
+  const configured = self.mac == load<u32>(CONFIG, NET_CONFIG_MAC) &&
+    self.macEnd == load<u16>(CONFIG, NET_CONFIG_MAC + 4);
+  if (configured) return true;
+  return ran && negotiated(VIRTIO_NET_F_CTRL_MAC_ADDR) &&
+    macValid(NET + offsetof<VirtioNet>("mac"));
 }
 
 /** Lays the configuration space out at CONFIG_SPACE; fields of features not offered stay 0. */

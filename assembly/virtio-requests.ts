@@ -13,7 +13,8 @@ import {
   deviceComplete, deviceQueueCount, deviceQueueIsKernels, deviceQueueIsOfFrames,
   deviceQueueIsReceive, deviceRequest,
 } from "./virtio-device";
-import { dropHeld, netReceived, netRings } from "./virtio-net-frames";
+import { netRings } from "./virtio-net-frames";
+import { dropHeld, netReceived } from "./virtio-net-receive";
 import {
   POP_BROKEN, POP_EMPTY, WALK_BROKEN, WALK_OK, virtq, virtqPop, virtqPush, virtqWalk,
 } from "./virtq";

@@ -5,7 +5,8 @@
 // Virtq, one slot per queue, QUEUE_STRIDE bytes apart from QUEUES:
 //   +0 descTable  +8 availRing  +16 usedRing  (guest-physical, u64)
 //   +24 size u16  +26 availNext u16  +28 usedNext u16  +30 ready u8
-//   of a receive queue, the buffers handed out: +32 oldest u16, +34 newest u16 (heads), +36 held u16
+//   of a receive queue, the buffers handed out:
+//   +32 oldest u16  +34 newest u16 (heads)  +36 held u16
 // Chain (scratch at CHAIN), what the last walk found; its segments are in chain order at SEGMENTS:
 //   +0 readableCount u32  +4 writableCount u32  +8 readableBytes u64  +16 writableBytes u64
 // Segment: +0 address u64 (guest-physical)  +8 length u32

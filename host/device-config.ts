@@ -120,6 +120,7 @@ export const NET_OFFLOADS = {
   HOST_USO: 1n << 56n,
 } as const;
 
+/** All of them together. */
 export const NET_OFFLOADS_ALL: bigint = Object.values(NET_OFFLOADS).reduce((a, b) => a | b);
 
 /** The bytes of an address in its usual form. */

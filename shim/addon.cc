@@ -245,7 +245,7 @@ Value create_vm(const CallbackInfo &info) {
   failure problem;
   if (memory_map(&machine->memory, bytes, &problem)) throw_failure(info.Env(), problem);
   int kvm = kvm_open(kvm_path.c_str(), &problem);
-  if (kvm < 0 || vm_create(&machine->vm, kvm, &machine->memory, &problem) ||
+  if (kvm < 0 || vm_create(&machine->vm, kvm, &machine->memory, nullptr, 0, &problem) ||
       vcpu_create(&machine->vcpu, &machine->vm, 0, count, &machine->exit, &problem)) {
     throw_failure(info.Env(), problem);
   }

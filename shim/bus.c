@@ -120,8 +120,8 @@ static int add_window(struct machine *machine, const struct image_device *plan,
   }
   device->base = plan->address;
   device->queue_count = plan->queue_count;
-  uint32_t slot = (uint32_t)((plan->address - WINDOW_START) / PAGE_BYTES);
-  machine->windows[slot] = (uint8_t)machine->device_count;
+  machine->windows[(plan->address - WINDOW_START) / PAGE_BYTES] =
+      (uint8_t)machine->device_count;
   if (disk && check_disk(device, plan, failure)) return -1;
   if (net && check_net(device, plan, failure)) return -1;
   for (uint32_t queue = 0; queue < device->queue_count; queue++) {
@@ -131,7 +131,7 @@ static int add_window(struct machine *machine, const struct image_device *plan,
       return -1;
     }
   }
-  if (net && view_open(device, &machine->vm, slot, failure)) return -1;
+  if (view_open(device, &machine->vm, machine->pages, machine->page_count, failure)) return -1;
   return add_line(machine, device, plan->pin, failure);
 }
 

@@ -20,6 +20,7 @@
 #include "net.h"
 #include "options.h"
 #include "terminal.h"
+#include "view.h"
 
 #define EXIT_USAGE 2
 #define EXIT_HOST 3
@@ -167,7 +168,12 @@ static int make_machine(const struct options *options, struct failure *failure) 
   if (image_load(&image, &machine.memory, files, failure)) return -1;
   phases[CELL_PHASE_LOADED] = monotonic_ns();
   int kvm = options->spawned ? CELL_FD_KVM : kvm_open("/dev/kvm", failure);
-  if (kvm < 0 || vm_create(&machine.vm, kvm, &machine.memory, failure)) return -1;
+  int pages = kvm < 0 ? -1 : view_pages(&image, kvm, machine.pages, failure);
+  if (pages < 0) return -1;
+  machine.page_count = (uint32_t)pages;
+  if (vm_create(&machine.vm, kvm, &machine.memory, machine.pages, machine.page_count, failure)) {
+    return -1;
+  }
   machine.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (machine.wake < 0) return fail_errno(failure, "eventfd");
   device_on_trap = on_trap;

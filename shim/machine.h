@@ -42,6 +42,8 @@ struct ending {
 struct machine {
   struct guest_memory memory;
   struct vm vm;
+  uint32_t page_count; // of views
+  struct vm_page pages[IMAGE_DEVICE_COUNT_MAX];
   uint32_t cpu_count;
   uint32_t device_count;
   struct device *serial;

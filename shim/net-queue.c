@@ -1,7 +1,9 @@
-// What both kinds of a network device's queues share. Calls what device.c calls.
+// What both kinds of a network device's queues share. Calls sched_yield,
+// and what device.c calls.
 #include "net-queue.h"
 
 #include <errno.h>
+#include <sched.h>
 
 #include "view.h"
 
@@ -13,6 +15,12 @@ void net_begin(const struct net *net, uint32_t queue) {
 void net_end(const struct net *net, uint32_t queue) {
   pthread_mutex_lock(&net->device->lock);
   if (--net->device->queues[queue].in_flight == 0) device_tell_idle(net->device);
+}
+
+void net_give_way(const struct net *net, uint32_t queue) {
+  net_begin(net, queue);
+  sched_yield();
+  net_end(net, queue);
 }
 
 uint32_t net_generation(const struct net *net, uint32_t queue) {

@@ -20,6 +20,13 @@ void net_end(const struct net *net, uint32_t queue);
 uint32_t net_next(struct net *net, uint32_t queue, bool ask, uint8_t *record, bool *more,
                   uint32_t *effects);
 
+/**
+ * A ring is empty: gives its driver a moment to fill it again, unasked, where it has to share our
+ * processor. Asked at once it would ring, and wait for us, at every single frame. Lock held, and
+ * given up meanwhile.
+ */
+void net_give_way(const struct net *net, uint32_t queue);
+
 /** What an errno of the backend makes of a frame; a backend that is gone is noticed. */
 uint32_t net_reason(struct net *net, int error);
 

@@ -55,7 +55,7 @@ static void take_buffer(const struct net *net, struct net_receive *receive, cons
 static bool take_buffers(struct net *net, struct net_receive *receive, uint32_t queue,
                          uint32_t wanted) {
   uint8_t record[ABI_REQUEST_BYTES_MAX];
-  bool ask = false, more;
+  bool ask = false, gave_way = false, more;
   // Buffers that are no good do not count, and may never end: this does.
   for (unsigned i = 0; i < NET_BUFFERS_MAX; i++) {
     if (receive->bytes >= NET_WHOLE_BYTES || receive->count == NET_BUFFERS_MAX ||
@@ -68,7 +68,10 @@ static bool take_buffers(struct net *net, struct net_receive *receive, uint32_t 
     // Only who goes without needs to hear of the next one.
     if (receive->bytes >= wanted) return true;
     if (ask) return false;
-    ask = true;
+    ask = gave_way;
+    if (!gave_way) net_give_way(net, queue);
+    gave_way = true;
+    if (receive->generation != net_generation(net, queue)) return true;
   }
   return true;
 }
@@ -190,6 +193,7 @@ static bool receive_one(struct net *net, uint32_t pair) {
     forget_buffers(net, receive, queue);
   }
   bool more = take_buffers(net, receive, queue, receive->pending ? receive->pending : 1);
+  if (receive->generation != net_generation(net, queue)) return true;
   if (receive->pending) {
     return settle(net, receive, queue, receive->pending, receive->placed);
   }

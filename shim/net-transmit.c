@@ -1,14 +1,16 @@
-// Transmit queues of a network device: the guest's frames to its backend. Calls sched_yield, what
+// Transmit queues of a network device: the guest's frames to its backend. Calls what
 // tap.c and stream.c call, and write on an irqfd.
 #include <errno.h>
-#include <sched.h>
 #include <string.h>
 
 #include "net-queue.h"
 #include "tap.h"
 
-#define ETHERNET_BYTES ABI_NET_FRAME_BYTES_MIN
-#define SOURCE_ADDRESS 6 // in a frame
+// Where a frame has what is looked at: Ethernet header, IPv4 header.
+#define ETHER_SOURCE 6
+#define ETHER_TYPE 12
+#define IPV4_DESTINATION 30
+#define HEAD_BYTES 34u
 
 /** Reads a record into `frame`. False: no frame that could be sent; it goes back. Lock held. */
 static bool take_frame(struct net *net, struct net_frame *frame, uint32_t queue,
@@ -48,10 +50,11 @@ static bool take_frames(struct net *net, struct net_transmit *transmit, uint32_t
 }
 
 /** Copies a frame's first bytes out, where they cannot change any more, and off its ranges. */
-static void cut_head(struct iovec **ranges, int *count, uint8_t head[ETHERNET_BYTES]) {
-  for (uint32_t done = 0; done < ETHERNET_BYTES;) {
+static uint32_t cut_head(struct iovec **ranges, int *count, uint8_t head[HEAD_BYTES]) {
+  uint32_t done = 0;
+  while (done < HEAD_BYTES && *count > 0) {
     struct iovec *range = *ranges;
-    uint32_t taken = ETHERNET_BYTES - done;
+    uint32_t taken = HEAD_BYTES - done;
     if (taken > range->iov_len) taken = (uint32_t)range->iov_len;
     memcpy(head + done, range->iov_base, taken);
     done += taken;
@@ -61,20 +64,30 @@ static void cut_head(struct iovec **ranges, int *count, uint8_t head[ETHERNET_BY
     (*ranges)++;
     (*count)--;
   }
+  return done;
+}
+
+/** passt would open a connection of this host to itself: its loopback is not for guests. */
+static bool to_loopback(const uint8_t head[HEAD_BYTES]) {
+  bool ipv4 = head[ETHER_TYPE] == 0x08 && head[ETHER_TYPE + 1] == 0x00;
+  return ipv4 && head[IPV4_DESTINATION] == 127;
 }
 
 /** Sends one frame. 0, or an errno; EPERM: from another address than the device's. */
 static int send_frame(struct net *net, uint32_t pair, struct net_frame *frame) {
   struct iovec ranges[ABI_RANGE_COUNT_MAX + 2];
-  uint8_t head[ETHERNET_BYTES];
+  uint8_t head[HEAD_BYTES] = {0};
   struct iovec *first = ranges + 2; // with room for header and head in front
   int count = frame->request.range_count;
   memcpy(first, frame->request.ranges, (size_t)count * sizeof *first);
-  if (net->mac_filter) {
+  if (net->mac_filter || net->stream) {
     // The driver may write its frame while it is sent: what is looked at is what is sent.
-    cut_head(&first, &count, head);
-    if (memcmp(head + SOURCE_ADDRESS, net->mac, sizeof net->mac) != 0) return EPERM;
-    *--first = (struct iovec){.iov_base = head, .iov_len = sizeof head};
+    uint32_t bytes = cut_head(&first, &count, head);
+    if (net->mac_filter && memcmp(head + ETHER_SOURCE, net->mac, sizeof net->mac) != 0) {
+      return EPERM;
+    }
+    if (net->stream && to_loopback(head)) return EACCES;
+    *--first = (struct iovec){.iov_base = head, .iov_len = bytes};
     count++;
   }
   if (net->stream) {
@@ -128,20 +141,10 @@ static void drop_stale(struct net *net, struct net_transmit *transmit, uint32_t 
   transmit->first = transmit->count = 0;
 }
 
-/**
- * The ring is empty: gives the driver a moment to fill it again, unasked, where it has to share our
- * processor. Asked at once it would ring, and wait for us, at every single frame. Lock held.
- */
-static void give_way(struct net *net, uint32_t queue) {
-  net_begin(net, queue);
-  sched_yield();
-  net_end(net, queue);
-}
-
 /** The next batch. False: the ring is empty, and its driver was asked for its doorbell. */
 static bool refill(struct net *net, struct net_transmit *transmit, uint32_t queue) {
   if (take_frames(net, transmit, queue, false)) return true;
-  give_way(net, queue);
+  net_give_way(net, queue);
   return take_frames(net, transmit, queue, false) || take_frames(net, transmit, queue, true);
 }
 

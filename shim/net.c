@@ -379,6 +379,8 @@ int network_start(struct network *network, struct failure *failure) {
       .body = net_run,
       .argument = network,
       .role = CELL_ROLE_NET,
+      // A guest that shares its processor fills its ring, and does not wait for each frame.
+      .patient = true,
       .name = "net",
   };
   if (thread_start(&network->thread, NULL, failure)) return -1;

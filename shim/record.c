@@ -294,12 +294,12 @@ int __wrap_device_create(struct device *device, uint32_t kind, const char *name,
   return 0;
 }
 
-int __wrap_view_open(struct device *device, const struct vm *vm, uint32_t number,
-                     struct failure *failure);
+int __wrap_view_pages(const struct image *image, int kvm, struct vm_page *pages,
+                      struct failure *failure);
 /** A recording has every read: none goes past its cage. */
-int __wrap_view_open(struct device *device, const struct vm *vm, uint32_t number,
-                     struct failure *failure) {
-  (void)device, (void)vm, (void)number, (void)failure;
+int __wrap_view_pages(const struct image *image, int kvm, struct vm_page *pages,
+                      struct failure *failure) {
+  (void)image, (void)kvm, (void)pages, (void)failure;
   return 0;
 }
 

@@ -1,7 +1,8 @@
-// Threads. Calls prctl(PR_SET_NAME), gettid, futex, and starts threads.
+// Threads. Calls prctl(PR_SET_NAME), sched_setscheduler, gettid, futex, and starts threads.
 #include "thread.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -14,6 +15,8 @@
 static void *thread_main(void *argument) {
   struct thread *thread = argument;
   prctl(PR_SET_NAME, thread->name);
+  // Where that fails it is one like others.
+  if (thread->patient) sched_setscheduler(0, SCHED_BATCH, &(const struct sched_param){0});
   thread->id = gettid();
   thread->error = filter_thread(thread->role, thread->index);
   __atomic_store_n(&thread->state, thread->error ? 2 : 1, __ATOMIC_SEQ_CST);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -13,6 +14,7 @@ struct thread {
   void *argument;
   uint32_t role;  // CELL_ROLE_*
   uint32_t index; // of a vCPU
+  bool patient;   // it does not take the processor from whoever wakes it
   char name[16];
   uint32_t state; // futex: 0 until it is confined, 1 from then on, or 2 where that failed
   int error;      // errno with state 2

@@ -1,5 +1,4 @@
-// Views. Calls mmap, eventfd, ioctl(KVM_CHECK_EXTENSION), and on the VM by way of vm.c
-// KVM_SET_USER_MEMORY_REGION and KVM_IOEVENTFD.
+// Views. Calls mmap, eventfd, and by way of vm.c KVM_CHECK_EXTENSION and KVM_IOEVENTFD.
 #include "view.h"
 
 #include <errno.h>
@@ -44,17 +43,31 @@ void view_show(struct device *device) {
   } while (device->traps != traps);
 }
 
-int view_open(struct device *device, const struct vm *vm, uint32_t number,
-              struct failure *failure) {
-  if (!vm_has_read_only_memory(vm)) return 0;
-  device->view = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (device->view == MAP_FAILED) return fail_errno(failure, "mmap");
-  memset(device->view, 0xff, PAGE_BYTES);
+int view_pages(const struct image *image, int kvm, struct vm_page *pages,
+               struct failure *failure) {
+  int count = 0;
+  if (!vm_has_pages(kvm)) return 0;
+  for (uint32_t i = 0; i < image->header.device_count; i++) {
+    const struct image_device *plan = &image->header.devices[i];
+    if (plan->kind != ABI_KIND_VIRTIO_NET) continue;
+    void *page = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) return fail_errno(failure, "mmap");
+    memset(page, 0xff, PAGE_BYTES);
+    pages[count++] = (struct vm_page){.address = plan->address, .host = page};
+  }
+  return count;
+}
+
+int view_open(struct device *device, const struct vm *vm, const struct vm_page *pages,
+              uint32_t page_count, struct failure *failure) {
+  for (uint32_t i = 0; i < page_count && !device->view; i++) {
+    if (pages[i].address == device->base) device->view = (uint32_t *)(uintptr_t)pages[i].host;
+  }
+  if (!device->view) return 0;
   view_show(device);
   // A counter that nobody waits for.
   int acknowledged = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (acknowledged < 0) return fail_errno(failure, "eventfd");
   uint64_t address = device->base + VIRTIO_MMIO_INTERRUPT_ACK;
-  if (vm_add_ioeventfd(vm, acknowledged, address, VIRTIO_MMIO_INT_VRING, failure)) return -1;
-  return vm_add_read_only(vm, number, device->base, device->view, PAGE_BYTES, failure);
+  return vm_add_ioeventfd(vm, acknowledged, address, VIRTIO_MMIO_INT_VRING, failure);
 }

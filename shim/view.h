@@ -7,14 +7,18 @@
 
 #include "device.h"
 #include "failure.h"
+#include "image.h"
 #include "vm.h"
 
 /**
- * Puts a view over the device's window, in the n-th memory slot of its kind. Where this host's KVM
- * has no read-only memory the device does without.
+ * Makes a page for each network device of the image, to be given to vm_create(). Answers how many,
+ * or -1; none where this host's KVM has no read-only memory: devices then do without.
  */
-int view_open(struct device *device, const struct vm *vm, uint32_t number,
-              struct failure *failure);
+int view_pages(const struct image *image, int kvm, struct vm_page *pages, struct failure *failure);
+
+/** Makes one of these pages the device's view, where one of them is for it. */
+int view_open(struct device *device, const struct vm *vm, const struct vm_page *pages,
+              uint32_t page_count, struct failure *failure);
 
 /** Shows what the registers hold now. Uses the outbox: after all that is to be read there. */
 void view_show(struct device *device);

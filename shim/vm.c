@@ -73,14 +73,18 @@ static int set_slots(int vm, const struct guest_memory *memory, struct failure *
   return set_slot(vm, 1, 0, HOLE_END, memory->base + low, memory->bytes - low, failure);
 }
 
-bool vm_has_read_only_memory(const struct vm *vm) {
-  return ioctl(vm->kvm, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM) > 0;
-}
+bool vm_has_pages(int kvm) { return ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM) > 0; }
 
-int vm_add_read_only(const struct vm *vm, uint32_t number, uint64_t address, const void *host,
-                     uint64_t bytes, struct failure *failure) {
-  const uint32_t first = 2; // behind the two of RAM
-  return set_slot(vm->fd, first + number, KVM_MEM_READONLY, address, host, bytes, failure);
+static int set_pages(int vm, const struct vm_page *pages, uint32_t count,
+                     struct failure *failure) {
+  const uint32_t first = 2; // behind the slots of RAM
+  for (uint32_t i = 0; i < count; i++) {
+    if (set_slot(vm, first + i, KVM_MEM_READONLY, pages[i].address, pages[i].host, PAGE_BYTES,
+                 failure)) {
+      return -1;
+    }
+  }
+  return 0;
 }
 
 static int create_machine(int kvm, struct failure *failure) {
@@ -113,13 +117,16 @@ static int create_controllers(int kvm, int vm, struct failure *failure) {
   return create_timer(kvm, vm, failure);
 }
 
-int vm_create(struct vm *vm, int kvm, const struct guest_memory *memory, struct failure *failure) {
+int vm_create(struct vm *vm, int kvm, const struct guest_memory *memory,
+              const struct vm_page *pages, uint32_t page_count, struct failure *failure) {
   vm->kvm = kvm;
   vm->fd = -1;
   if (require_extensions(kvm, failure)) return -1;
   vm->fd = create_machine(kvm, failure);
   if (vm->fd < 0) return -1;
+  // All memory before any device: later it would take milliseconds (docs/design.md).
   if (set_slots(vm->fd, memory, failure)) return -1;
+  if (set_pages(vm->fd, pages, page_count, failure)) return -1;
   return create_controllers(kvm, vm->fd, failure);
 }
 

@@ -20,11 +20,18 @@ struct vm {
 /** Opens the KVM device and checks its API version. Returns the descriptor, or -1. */
 int kvm_open(const char *path, struct failure *failure);
 
+/** A page that the guest reads and whose writes exit. */
+struct vm_page {
+  uint64_t address;
+  const void *host;
+};
+
 /**
- * Creates the machine around `memory`, which must outlive it. Takes over `kvm` whether it
- * succeeds or not: vm_close() closes it. ENOTSUP names a KVM extension the host lacks.
+ * Creates the machine around `memory`, which must outlive it, and those pages. Takes over `kvm`
+ * whether it succeeds or not: vm_close() closes it. ENOTSUP names a KVM extension the host lacks.
  */
-int vm_create(struct vm *vm, int kvm, const struct guest_memory *memory, struct failure *failure);
+int vm_create(struct vm *vm, int kvm, const struct guest_memory *memory,
+              const struct vm_page *pages, uint32_t page_count, struct failure *failure);
 
 /** Raises one edge on an IOAPIC pin, 0 to 23. EINVAL. */
 int vm_pulse_irq(const struct vm *vm, uint32_t pin, struct failure *failure);
@@ -36,12 +43,8 @@ int vm_add_irqfd(const struct vm *vm, int fd, uint32_t pin, struct failure *fail
 int vm_add_ioeventfd(const struct vm *vm, int fd, uint64_t address, uint32_t value,
                      struct failure *failure);
 
-/** Whether the guest can be given memory whose writes exit. */
-bool vm_has_read_only_memory(const struct vm *vm);
-
-/** Memory that the guest reads and whose writes exit; `number` tells pieces of it apart. */
-int vm_add_read_only(const struct vm *vm, uint32_t number, uint64_t address, const void *host,
-                     uint64_t bytes, struct failure *failure);
+/** Whether this KVM has such pages. */
+bool vm_has_pages(int kvm);
 
 void vm_close(struct vm *vm);
 

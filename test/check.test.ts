@@ -13,17 +13,32 @@ import {
   KIND_PVPANIC,
   KIND_RTC,
   KIND_SERIAL,
+  NET_STATE,
   OUTBOX_VALUE,
   STATE,
   STATE_BYTES,
   VALID,
 } from '../assembly/abi.ts';
 import { coreModule } from '../host/core.ts';
+import type { NetConfig } from '../host/device-config.ts';
 import { BLK_T_FLUSH, blkHeader, blkStatus } from '../testing/block.ts';
-import { Driver, REG, RUNNING } from '../testing/driver.ts';
+import { Driver, F_EVENT_IDX, REG, RUNNING } from '../testing/driver.ts';
+import {
+  NET_DATA,
+  NET_F_CSUM,
+  NET_F_CTRL_GUEST_OFFLOADS,
+  NET_F_CTRL_MAC_ADDR,
+  NET_F_CTRL_VQ,
+  NET_F_GUEST_ANNOUNCE,
+  NET_F_GUEST_CSUM,
+  NET_F_MQ,
+  netHeader,
+} from '../testing/net.ts';
+import { NetHost } from '../testing/net-host.ts';
 import { DATA, guestMemory } from '../testing/queue.ts';
 import { parseRecord } from '../testing/requests.ts';
-import { blkDevice, patched, portDevice, rngDevice } from './fixtures.ts';
+import { blkDevice, netDevice, patched, portDevice, rngDevice } from './fixtures.ts';
+import { received, stock, usedOf } from './nic.ts';
 
 // Addresses in the state region, as assembly/layout.ts has them.
 const CONFIG = STATE + 0x80;
@@ -54,6 +69,7 @@ test('every device is valid as it comes', () => {
   for (const kind of ports) assert.is(portDevice(kind).check(), VALID);
   assert.is(blkDevice().cage.check(), VALID);
   assert.is(rngDevice().cage.check(), VALID);
+  assert.is(netDevice().cage.check(), VALID);
 });
 
 test('a running device is valid with the features of its own kind of disk', () => {
@@ -155,6 +171,161 @@ test('a port device has nothing outside its registers', () => {
   const spoilt = patched(timer.stateBytes(), STATE + 0x200, 1);
   assert.is(timer.restore(spoilt), INVALID_STATE);
 });
+
+// --- A network device ---------------------------------------------------------------------------
+
+const NET = NET_STATE;
+const FIXED = { fixedMac: true, queuePairs: 2 };
+
+/** A running network device that holds five buffers, of which the second was given back. */
+function busyNet(config: Partial<NetConfig> = { queuePairs: 2 }, features?: bigint) {
+  const device = netDevice(config);
+  const wanted = features ?? device.driver.offeredFeatures() & ~F_EVENT_IDX;
+  const rx = device.driver.bringUp({ features: wanted, queueCount: 2 });
+  const host = new NetHost(device.cage, device.memory);
+  const all = { ...device, rx, tx: device.driver.queues[1], host };
+  stock(all, [100, 100, 100, 100, 100, 100]);
+  host.refuse(1);
+  return all;
+}
+
+test('a restored network device goes on with the buffers that the host holds', () => {
+  const one = busyNet();
+  const header = netHeader(one.memory, NET_DATA);
+  one.tx.offer(one.tx.chain([header, { address: NET_DATA + 64, length: 60 }]));
+  one.cage.next(1);
+  const { tag } = parseRecord(one.cage.record());
+  const other = netDevice({ queuePairs: 2 }, one.memory);
+  assert.is(other.cage.restore(one.cage.stateBytes()), VALID);
+  assert.equal(usedOf(one.rx), [{ id: 1, length: 0 }]);
+  const host = new NetHost(other.cage, one.memory);
+  host.held = one.host.held;
+  stock({ ...one, ...other, host }, [100]); // one more, which is the newest
+  host.deliver(received(250));
+  const lengths = [100, 100, 50].map((length, i) => ({ id: [0, 2, 3][i], length }));
+  assert.equal(usedOf(one.rx), lengths);
+  host.deliver(received(300));
+  assert.equal(
+    usedOf(one.rx),
+    [4, 5, 6].map((id) => ({ id, length: 100 })),
+  );
+  other.cage.complete(tag, 0, 0);
+  assert.equal(usedOf(one.tx), [{ id: 0, length: 0 }]);
+  assert.is(other.cage.check(), VALID);
+});
+
+test('states of a network device that nothing leads to are refused', () => {
+  const { cage } = busyNet();
+  const state = cage.stateBytes();
+  const word = (address: number) => new DataView(state.buffer).getUint32(address - STATE, true);
+  const held = QUEUE + 36; // u16; before it oldest and newest
+  const next = (head: number) => IN_FLIGHT + 16 * head + 12; // generation, kind, next
+  const linked = (head: number, to: number) => (word(next(head)) & 0xffffff) | (to << 24);
+  const wrong: [string, number, number][] = [
+    ['an offload that was not agreed on', NET, word(NET) | 1],
+    ['an offload that does not exist', NET + 4, word(NET + 4) | 1],
+    ['no queue pair', NET + 8, word(NET + 8) & ~0xffff],
+    ['a queue pair too many', NET + 8, (word(NET + 8) & ~0xffff) | 3],
+    ['a third state of the link', NET + 8, word(NET + 8) | (2 << 16)],
+    ['a third state of the announcement', NET + 8, word(NET + 8) | (2 << 24)],
+    ['an address of a group', NET + 12, word(NET + 12) | 1],
+    ['something behind the device', NET + 20, 1],
+    ['something behind the address', NET + 16, word(NET + 16) | (1 << 16)],
+    ['a buffer held too few', held, 4],
+    ['a buffer held too many', held, 6],
+    ['more buffers than the queue has', held, 17],
+    ['none held', held, 0],
+    ['an oldest that is not held', QUEUE + 32, word(QUEUE + 32) | 1],
+    ['an oldest past the queue', QUEUE + 32, word(QUEUE + 32) | 0xfff0],
+    ['an oldest in the middle', QUEUE + 32, (word(QUEUE + 32) & ~0xffff) | 2],
+    ['a newest that is not held', QUEUE + 32, (word(QUEUE + 32) & 0xffff) | (1 << 16)],
+    ['a newest past the queue', QUEUE + 32, word(QUEUE + 32) | (16 << 16)],
+    ['a newest in the middle', QUEUE + 32, (word(QUEUE + 32) & 0xffff) | (3 << 16)],
+    ['an order that leaves one out', next(2), linked(2, 4)],
+    ['an order that goes round', next(3), linked(3, 0)],
+    ['an order through a free head', next(2), linked(2, 1)],
+    ['an order past the queue', next(2), linked(2, 200)],
+    ['a buffer that is a frame to be sent', next(0), word(next(0)) ^ ((9 ^ 8) << 16)],
+    ['buffers held on a transmit queue', SECOND_QUEUE + 36, 1],
+    ['a frame to be sent that was not taken', IN_FLIGHT + 0x1000 + 12, 8 << 16],
+    ['a request on the control queue', IN_FLIGHT + 4 * 0x1000 + 12, 9 << 16],
+  ];
+  for (const [what, address, value] of wrong) {
+    const spoilt = patched(state, address, value);
+    assert.not.equal(spoilt, state, what);
+    assert.is(cage.restore(spoilt), INVALID_STATE, what);
+  }
+  assert.is(cage.restore(state), VALID);
+  assert.is(cage.restore(patched(state, CONFIG, word(CONFIG) | 1)), INVALID_CONFIG);
+  assert.is(cage.restore(patched(state, CONFIG + 12, 8)), INVALID_CONFIG);
+});
+
+test('what a driver may change of a network device depends on what it agreed to', () => {
+  const offloads = NET_F_GUEST_CSUM | NET_F_CSUM;
+  const changes: [string, number, number, feature: bigint][] = [
+    ['offloads', NET, 0, NET_F_CTRL_GUEST_OFFLOADS],
+    ['pairs', NET + 8, 2, NET_F_MQ],
+    ['announcement', NET + 8, 1 | (1 << 24), NET_F_GUEST_ANNOUNCE],
+    ['address', NET + 12, 0x00000002, NET_F_CTRL_MAC_ADDR],
+  ];
+  for (const [what, address, value, feature] of changes) {
+    const restored = (features: bigint, spoil = (state: Uint8Array) => state) => {
+      const { cage } = busyNet({ queuePairs: 2 }, offloads | NET_F_CTRL_VQ | features);
+      return cage.restore(spoil(patched(cage.stateBytes(), address, value)));
+    };
+    assert.is(restored(feature), VALID, what);
+    assert.is(restored(0n), INVALID_STATE, what);
+    // Not before it runs either: the state is that of a driver at FEATURES_OK, without queues.
+    const { cage, driver } = netDevice({ queuePairs: 2 });
+    driver.negotiate(offloads | NET_F_CTRL_VQ | feature);
+    assert.is(cage.check(), VALID);
+    assert.is(cage.restore(patched(cage.stateBytes(), address, value)), INVALID_STATE, what);
+  }
+});
+
+test('at reset a network device has no offloads in force, and any link', () => {
+  const { cage } = netDevice(FIXED);
+  const state = cage.stateBytes();
+  assert.is(cage.restore(patched(state, NET, 2)), INVALID_STATE);
+  assert.is(cage.restore(patched(state, NET + 8, 1 | (1 << 16))), VALID);
+});
+
+test('the host has no request of a control queue', () => {
+  const { cage, driver } = netDevice();
+  driver.bringUp({ queueCount: 3 });
+  const state = patched(cage.stateBytes(), QUEUE + 2 * 64 + 24, 16 | (1 << 16)); // one head taken
+  for (const kind of [8, 9]) {
+    const spoilt = patched(state, IN_FLIGHT + 2 * 0x1000 + 12, kind << 16);
+    assert.is(cage.restore(spoilt), INVALID_STATE);
+  }
+});
+
+test("a device whose queues are the kernel's has no request of them", () => {
+  const { cage, driver } = netDevice({ vhost: true });
+  driver.bringUp({ queueCount: 3 });
+  assert.is(cage.check(), VALID);
+  const request = patched(cage.stateBytes(), IN_FLIGHT + 12, 9 << 16);
+  assert.is(cage.restore(patched(request, QUEUE + 24, 16 | (1 << 16))), INVALID_STATE);
+});
+
+test('a driver that agrees to fewer queues than the one before it leaves a valid state', () => {
+  const { cage, driver } = netDevice({ queuePairs: 4 });
+  driver.bringUp({ queueCount: 9 });
+  const rx = driver.queues[6];
+  rx.offer(rx.chain([{ address: NET_DATA, length: 2048, write: true }]));
+  cage.next(6);
+  driver.set(REG.Status, 0);
+  const state = cage.stateBytes(); // with a generation in queue 6
+  assert.is(cage.check(), VALID);
+  driver.bringUp({ features: 0n, queueCount: 2 });
+  assert.is(cage.check(), VALID);
+  const at = IN_FLIGHT + 6 * 0x1000 + 12;
+  assert.is(cage.restore(patched(state, at, 0x1001)), INVALID_STATE);
+  assert.is(cage.restore(patched(state, at, 1 | (9 << 16))), INVALID_STATE);
+  assert.is(cage.restore(patched(state, at + 3 * 0x1000, 1)), INVALID_STATE);
+});
+
+// --- Other devices ------------------------------------------------------------------------------
 
 // The host never lets one be called: it refuses to go on where init() does.
 test('a device of no kind reads all ones, takes nothing and is not valid', () => {

@@ -1,7 +1,19 @@
 // Devices for tests, in the configuration most tests want.
-import { KIND_VIRTIO_BLK, KIND_VIRTIO_RNG, STATE, STATE_BYTES } from '../assembly/abi.ts';
+import {
+  KIND_VIRTIO_BLK,
+  KIND_VIRTIO_NET,
+  KIND_VIRTIO_RNG,
+  STATE,
+  STATE_BYTES,
+} from '../assembly/abi.ts';
 import { Cage } from '../host/core.ts';
-import { type BlkConfig, encodeBlkConfig, encodeRngConfig } from '../host/device-config.ts';
+import {
+  type BlkConfig,
+  encodeBlkConfig,
+  encodeNetConfig,
+  encodeRngConfig,
+  type NetConfig,
+} from '../host/device-config.ts';
 import type { GuestMemory } from '../host/guest-memory.ts';
 import { Driver } from '../testing/driver.ts';
 import { guestMemory } from '../testing/queue.ts';
@@ -24,6 +36,14 @@ export function blkDevice(config: Partial<BlkConfig> = {}, memory = guestMemory(
 
 export function rngDevice(queueSize = 16, memory = guestMemory()): Fixture {
   const cage = new Cage(KIND_VIRTIO_RNG, memory, encodeRngConfig({ queueSize }));
+  return { cage, memory, driver: new Driver(cage, memory) };
+}
+
+export const MAC = '02:00:00:aa:bb:cc';
+
+/** A network device with all offloads. */
+export function netDevice(config: Partial<NetConfig> = {}, memory = guestMemory()): Fixture {
+  const cage = new Cage(KIND_VIRTIO_NET, memory, encodeNetConfig({ mac: MAC, ...config }));
   return { cage, memory, driver: new Driver(cage, memory) };
 }
 

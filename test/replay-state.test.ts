@@ -7,15 +7,31 @@ import { join } from 'node:path';
 import { build } from 'esbuild';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { KIND_ACPI_PM, KIND_I8042, KIND_RTC, KIND_SERIAL, STATE_BYTES } from '../assembly/abi.ts';
+import {
+  KIND_ACPI_PM,
+  KIND_I8042,
+  KIND_RTC,
+  KIND_SERIAL,
+  STATE_BYTES,
+  TAG_GENERATION_SHIFT,
+  TAG_QUEUE_SHIFT,
+} from '../assembly/abi.ts';
 import { replay } from '../host/replay/replay.ts';
 import { type DeviceState, decodeState } from '../host/replay/state.ts';
 import { stateText } from '../host/replay/state-text.ts';
 import { BLK_T_IN, blkHeader, blkStatus } from '../testing/block.ts';
 import { REG } from '../testing/driver.ts';
+import {
+  NET_CTRL_MQ_VQ_PAIRS_SET,
+  NET_DATA,
+  NET_F_CTRL_VQ,
+  netAck,
+  netCommand,
+} from '../testing/net.ts';
 import { DATA } from '../testing/queue.ts';
 import { randomFrom } from '../testing/random.ts';
-import { blkDevice, portDevice, rngDevice } from './fixtures.ts';
+import { parseRecord } from '../testing/requests.ts';
+import { blkDevice, MAC, netDevice, portDevice, rngDevice } from './fixtures.ts';
 import { recordBoot } from './recordings.ts';
 
 const SEED = Number(process.env.SEED ?? 20240229);
@@ -79,7 +95,7 @@ test('a disk: transport, queues, a request in flight, and its completion', () =>
     },
   ]);
   queue.setUsedEvent(0);
-  cage.complete((1 << 20) | (1 << 16), 0, 1024);
+  cage.complete((1 << TAG_GENERATION_SHIFT) | (1 << TAG_QUEUE_SHIFT), 0, 1024);
   cage.write(0x100 + 32, 1, 0); // config.writeback
   cage.complete(12345, 0, 0);
   const after = stateOf(cage);
@@ -88,6 +104,67 @@ test('a disk: transport, queues, a request in flight, and its completion', () =>
   assert.equal(after.virtio!.interruptStatus, ['used buffer']);
   assert.equal([after.virtio!.configGeneration, after.virtio!.writeback], [1, false]);
   assert.equal(after.incidents, { tag: 1 });
+});
+
+test('a network device: what was agreed on, and the buffers that the host holds', () => {
+  const { cage, driver, memory } = netDevice({ queuePairs: 3, offloads: 3n, mtu: 1500 });
+  assert.is(stateOf(cage).virtio!.queues.length, 2);
+  driver.bringUp({ queueCount: 7 });
+  const [rx, control] = [driver.queues[2], driver.queues[6]];
+  for (const i of [0, 1, 2, 3]) {
+    rx.offer(rx.chain([{ address: NET_DATA + 256 * i, length: 100, write: true }]));
+    cage.next(2);
+    if (i === 0) cage.complete(parseRecord(cage.record()).tag, 1, 0);
+  }
+  const command = netCommand(memory, NET_DATA + 0x8000, NET_CTRL_MQ_VQ_PAIRS_SET, [2, 0]);
+  control.offer(control.chain([command, netAck(memory, NET_DATA + 0x9000)]));
+  cage.notify(6);
+  cage.input(Uint8Array.of(0, 1));
+  const state = stateOf(cage);
+  assert.is(state.kind, 'virtio-net');
+  assert.equal(state.net, {
+    offloads: ['GUEST_CSUM'],
+    queuePairs: 2,
+    linkUp: false,
+    announce: true,
+    mac: MAC,
+  });
+  const { queues, driverFeatures } = state.virtio!;
+  assert.equal(
+    driverFeatures.slice(0, 12).join(' '),
+    'CSUM GUEST_CSUM CTRL_GUEST_OFFLOADS MTU MAC MRG_RXBUF STATUS CTRL_VQ CTRL_RX CTRL_VLAN ' +
+      'CTRL_RX_EXTRA GUEST_ANNOUNCE',
+  );
+  assert.is(queues.length, 7);
+  assert.equal(queues[2].held, [1, 2, 3]);
+  assert.equal(queues[2].inFlight[0], {
+    ...{ head: 1, kind: 'NET_RX', generation: 1, payloadBytes: 100 },
+    statusAddress: BigInt(NET_DATA + 256 + 10),
+  });
+  const text = stateText('net:eth0', state);
+  for (const line of [
+    /^net:eth0 \(virtio-net\)$/m,
+    /^ {2}address {13}02:00:00:aa:bb:cc$/m,
+    /^ {2}link {16}down, to be announced$/m,
+    /^ {2}queue pairs in use {2}2$/m,
+    /^ {2}receive offloads {4}GUEST_CSUM$/m,
+    /^ {4}in flight {9}head 3: NET_RX, generation 1, 100 bytes$/m,
+    /^ {4}oldest first {6}heads 1 2 3$/m,
+  ]) {
+    assert.match(text, line);
+  }
+});
+
+test('a network device of a driver that agreed to little', () => {
+  const { cage, driver } = netDevice({ queuePairs: 3, mac: '02:01:02:03:04:05' });
+  driver.bringUp({ features: NET_F_CTRL_VQ, queueCount: 3 });
+  const { net, virtio } = stateOf(cage);
+  assert.is(virtio!.queues.length, 3);
+  assert.equal(net, {
+    ...{ offloads: [], queuePairs: 1, linkUp: true, announce: false },
+    mac: '02:01:02:03:04:05',
+  });
+  assert.match(stateText('net', stateOf(cage)), /^ {2}link {16}up$/m);
 });
 
 test('an entropy device: broken by its driver, and features past bit 63', () => {
@@ -201,7 +278,7 @@ test('any bytes decode, and to text', () => {
   const random = randomFrom(SEED);
   for (let round = 0; round < 50; round++) {
     const state = Uint8Array.from({ length: STATE_BYTES }, () => (random(4) ? 0 : random(256)));
-    new DataView(state.buffer).setUint32(0x40, [1, 2, 3, 4, 16, 17, 99][random(7)], true);
+    new DataView(state.buffer).setUint32(0x40, [1, 2, 3, 4, 16, 17, 18, 99][random(8)], true);
     assert.match(stateText('device', decodeState(state)), /^device \(/);
   }
 });

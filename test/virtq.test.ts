@@ -7,6 +7,8 @@ import {
   EFFECT_IRQ,
   EFFECT_MORE,
   EFFECT_REQUEST,
+  EFFECT_SETUP,
+  KIND_VIRTIO_NET,
   VALID,
 } from '../assembly/abi.ts';
 import { GuestMemory } from '../host/guest-memory.ts';
@@ -21,7 +23,7 @@ import {
 } from '../testing/driver.ts';
 import { DATA, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, DriverQueue } from '../testing/queue.ts';
 import { kick, parseRecord } from '../testing/requests.ts';
-import { blkDevice, type Fixture, rngDevice } from './fixtures.ts';
+import { blkDevice, type Fixture, netDevice, rngDevice } from './fixtures.ts';
 
 const TABLE = 0x80000; // indirect tables
 const RAM_END = 0x100000;
@@ -449,6 +451,32 @@ test('an available ring of which only the flags lie outside RAM breaks the devic
   assert.is(effects, EFFECT_INCIDENT | EFFECT_IRQ);
   assert.is(driver.get(REG.Status), RUNNING | DEVICE_NEEDS_RESET);
   assert.is(cage.counters().memory, 1);
+});
+
+test('a head that is given back breaks every device whose ring is refused then', () => {
+  // Beside RAM's hole, each of these may lie outside RAM alone: here the host refuses it.
+  const parts: [string, bigint, (queue: DriverQueue) => number][] = [
+    ['an element', 0n, ({ usedRing }) => usedRing + 4],
+    ['the used index', 0n, ({ usedRing }) => usedRing + 2],
+    ['the flags of the available ring', 0n, ({ availRing }) => availRing],
+    ['used_event', F_EVENT_IDX, ({ availRing, size }) => availRing + 4 + 2 * size],
+  ];
+  for (const [what, features, place] of parts) {
+    for (const device of [rngDevice(16), netDevice({ queueSize: 16 })]) {
+      const { cage, driver, memory } = device;
+      const queue = driver.bringUp({ features });
+      queue.offer(queue.chain([buffer()]));
+      cage.next(0);
+      const { tag } = parseRecord(cage.record());
+      const refused = place(queue);
+      const offsetOf = memory.offsetOf.bind(memory);
+      memory.offsetOf = (at, length) => (at === refused ? -1 : offsetOf(at, length));
+      const network = cage.kind === KIND_VIRTIO_NET ? EFFECT_SETUP : 0;
+      assert.is(cage.complete(tag, 0, 64), EFFECT_INCIDENT | EFFECT_IRQ | network, what);
+      assert.is(driver.get(REG.Status), RUNNING | DEVICE_NEEDS_RESET, what);
+      assert.is(cage.check(), VALID, what);
+    }
+  }
 });
 
 test('with the event index the interrupt comes when used_event is passed', () => {

@@ -8,10 +8,19 @@ import {
   KIND_RTC,
   KIND_SERIAL,
   KIND_VIRTIO_BLK,
+  KIND_VIRTIO_NET,
   KIND_VIRTIO_RNG,
 } from '../assembly/abi.ts';
 import { Cage, linkCore } from '../host/cage.ts';
-import { type BlkConfig, encodeBlkConfig, encodeRngConfig } from '../host/device-config.ts';
+import {
+  type BlkConfig,
+  encodeBlkConfig,
+  encodeNetConfig,
+  encodeRngConfig,
+  macBytes,
+  NET_OFFLOADS_ALL,
+  type NetConfig,
+} from '../host/device-config.ts';
 import { FaradayError } from '../host/errors.ts';
 import { GuestMemory } from '../host/guest-memory.ts';
 
@@ -71,6 +80,16 @@ export class Core {
     return this.create(KIND_VIRTIO_RNG, memory, encodeRngConfig(options));
   }
 
+  /**
+   * A virtio-net device (virtio 1.2 §5.1), with the address 02:00:00:00:00:01 by default. Throws as
+   * createBlk() does.
+   */
+  createNet(memory: GuestMemory, options: Partial<NetConfig> = {}): Cage {
+    const config = { mac: '02:00:00:00:00:01', ...options };
+    checkNetOptions(config);
+    return this.create(KIND_VIRTIO_NET, memory, encodeNetConfig(config));
+  }
+
   /** A device behind ports; it reaches no guest memory, and register offsets begin at its port. */
   createPort(name: PortKind): Cage {
     if (!Object.hasOwn(PORT_KINDS, name)) {
@@ -114,6 +133,23 @@ function checkBlkOptions(options: BlkOptions): void {
   checkRange('optIoSize', options.optIoSize ?? 0, 0, U32_MAX);
   for (const name of ['maxDiscardSectors', 'discardAlignment', 'maxWriteZeroesSectors'] as const) {
     checkRange(name, options[name] ?? 1, 1, U32_MAX);
+  }
+}
+
+/** The same for assembly/virtio-net.ts; what offloads require of each other is the core's. */
+function checkNetOptions(options: NetConfig): void {
+  const { mac, mtu = 0, offloads = 0n } = options;
+  const bytes = macBytes(mac);
+  if (!/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/i.test(mac) || bytes[0] & 1 || bytes.every((b) => b === 0)) {
+    const what = `mac is '${mac}': give the address of one interface, 02:00:00:00:00:01 or another`;
+    throw new FaradayError('bad-usage', what);
+  }
+  if (mtu !== 0) checkRange('mtu', mtu, 68, 0xffff);
+  checkRange('queuePairs', options.queuePairs ?? 1, 1, 8);
+  checkPowerOfTwo('queueSize', options.queueSize ?? 256, 4, 256);
+  if ((offloads & ~NET_OFFLOADS_ALL) !== 0n) {
+    const what = `offloads is ${offloads}: give bits of NET_OFFLOADS`;
+    throw new FaradayError('bad-usage', what);
   }
 }
 

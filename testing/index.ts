@@ -10,7 +10,15 @@ export {
   type CoreExports,
   linkCore,
 } from '../host/cage.ts';
-export { type BlkConfig, encodeBlkConfig, encodeRngConfig } from '../host/device-config.ts';
+export {
+  type BlkConfig,
+  encodeBlkConfig,
+  encodeNetConfig,
+  encodeRngConfig,
+  NET_OFFLOADS,
+  NET_OFFLOADS_ALL,
+  type NetConfig,
+} from '../host/device-config.ts';
 export { type ErrorCode, FaradayError } from '../host/errors.ts';
 export { type AccessKind, type AccessObserver, GuestMemory } from '../host/guest-memory.ts';
 export { INCIDENT_NAMES, type IncidentName } from '../host/incident-names.ts';
@@ -22,7 +30,14 @@ export * from './driver.ts';
 export * from './executors.ts';
 export * from './fuzz.ts';
 export * from './names.ts';
+export * from './net.ts';
+export * from './net-host.ts';
 export * from './queue.ts';
 export { type Random, randomFrom } from './random.ts';
-export { type ReferenceAnswer, ReferenceDevice, type ReferenceRecord } from './reference.ts';
+export {
+  type NetworkState,
+  type ReferenceAnswer,
+  ReferenceDevice,
+  type ReferenceRecord,
+} from './reference.ts';
 export * from './requests.ts';

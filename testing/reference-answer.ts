@@ -20,6 +20,20 @@ export interface ReferenceRecord {
   bytes: Uint8Array;
 }
 
+/** What a network device and its driver agreed on, as it stands at NET_STATE. */
+export interface NetworkState {
+  /** VIRTIO_NET_F_GUEST_*: what received frames may need. */
+  offloads: bigint;
+  /** Those in use. */
+  queuePairs: number;
+  /** On the host's side. */
+  linkDown: boolean;
+  /** The driver has not yet announced itself as asked. */
+  announce: boolean;
+  /** Six bytes. */
+  mac: readonly number[];
+}
+
 /** The answer of one call. */
 export interface ReferenceAnswer {
   /** EFFECT_*. */

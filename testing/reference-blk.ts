@@ -4,13 +4,8 @@
 import * as abi from '../assembly/abi.ts';
 import { WRITEBACK } from './reference-registers.ts';
 import { bytesOf, cut, type Piece, storeBytes, totalBytes } from './reference-ring.ts';
-import {
-  COMMON_FEATURES,
-  type DeviceType,
-  type Flight,
-  type Job,
-  type VirtioModel,
-} from './reference-transport.ts';
+import type { VirtioModel } from './reference-transport.ts';
+import { COMMON_FEATURES, type DeviceType, type Flight, type Job } from './reference-type.ts';
 
 /** Numbers of feature bits (§5.2.3). */
 const SIZE_MAX = 1;

@@ -10,6 +10,33 @@ const ALL_ONES = 0xffffffff;
 /** Where virtio-blk's `writeback` lies in its configuration space (§5.2.4). */
 export const WRITEBACK = 32;
 
+/** What the registers hold, beside the queues' own. */
+export interface Registers {
+  status: number;
+  interruptStatus: number;
+  deviceFeaturesSel: number;
+  driverFeaturesSel: number;
+  featuresLow: number; // as the driver wrote them
+  featuresHigh: number;
+  featuresBeyond: boolean; // a bit past 63 was once asked for
+  queueSel: number;
+  configGeneration: number;
+  writeback: number; // virtio-blk's only writable field
+}
+
+export const powerOn = (): Registers => ({
+  status: 0,
+  interruptStatus: 0,
+  deviceFeaturesSel: 0,
+  driverFeaturesSel: 0,
+  featuresLow: 0,
+  featuresHigh: 0,
+  featuresBeyond: false,
+  queueSel: 0,
+  configGeneration: 0,
+  writeback: 0,
+});
+
 const withLow = (address: bigint, low: number): bigint => ((address >> 32n) << 32n) + BigInt(low);
 const withHigh = (address: bigint, high: number): bigint =>
   (BigInt(high) << 32n) + (address & 0xffffffffn);
@@ -23,7 +50,7 @@ const READABLE = new Map<number, (device: VirtioModel) => number>([
   [0x010, ({ now, offered }) => offered[now.deviceFeaturesSel] ?? 0], // DeviceFeatures
   [0x034, (device) => (device.selected() ? device.type.queueSize : 0)], // QueueNumMax
   [0x044, (device) => (device.selected()?.ready ? 1 : 0)], // QueueReady
-  [0x060, ({ now }) => now.interruptStatus], // InterruptStatus
+  [0x060, (device) => device.interrupts()], // InterruptStatus
   [0x070, ({ now }) => now.status], // Status
   [0x0b0, () => ALL_ONES], // SHMLenLow: there is no shared memory region
   [0x0b4, () => ALL_ONES], // SHMLenHigh
@@ -86,7 +113,7 @@ export function readRegister(device: VirtioModel, offset: number, width: number)
 function valueAt(device: VirtioModel, offset: number, width: number): number | undefined {
   if (offset < CONFIG) return READABLE.get(offset)?.(device);
   const from = offset - CONFIG;
-  const { configSpace } = device.type;
+  const configSpace = device.type.network?.configSpace(device) ?? device.type.configSpace;
   if (from + width > configSpace.length) return undefined;
   let value = 0;
   for (let i = from + width - 1; i >= from; i -= 1) {

@@ -74,18 +74,18 @@ export function ringPossible(ring: Ring, sizeMax: number): boolean {
 }
 
 /**
- * Takes the next head off the available ring (§2.7.6). 'none': the ring is empty, and with the
- * event index the driver was told where to kick next (§2.7.10). Else what is wrong with the ring.
+ * Takes the next head off the available ring (§2.7.6). 'none': the ring is empty, and with `ask`
+ * the driver was told where to kick next (§2.7.10). Else what is wrong with the ring.
  */
 export function takeHead(
   ram: Ram,
   ring: Ring,
-  eventIndex: boolean,
+  ask: boolean,
   busy: (head: number) => boolean,
 ): number | 'none' | 'memory' | 'index' | 'head' {
   const available = Number(ring.available);
   let index = load16(ram, available + 2);
-  if (index === ring.nextAvailable && eventIndex) {
+  if (index === ring.nextAvailable && ask) {
     const availEvent = Number(ring.used) + 4 + 8 * ring.size;
     if (!inRam(ram, availEvent, 2)) return 'memory';
     ram.view.setUint16(availEvent, ring.nextAvailable, true);
@@ -146,28 +146,40 @@ export function readChain(
   }
 }
 
-/** Gives a head back (§2.7.8) and says whether the driver wants to hear of it (§2.7.7). */
-export function giveBack(
+/** An element of the used ring (§2.7.8). */
+export interface UsedElement {
+  head: number;
+  written: number;
+}
+
+/** Writes one element, `ahead` places behind those that the driver sees; false where no RAM is. */
+export function storeUsed(ram: Ram, ring: Ring, ahead: number, element: UsedElement): boolean {
+  const at = Number(ring.used) + 4 + 8 * ((ring.nextUsed + ahead) % ring.size);
+  if (!inRam(ram, at, 8)) return false;
+  ram.view.setUint32(at, element.head, true);
+  ram.view.setUint32(at + 4, element.written, true);
+  return true;
+}
+
+/** Shows the driver so many elements, and says whether it wants to hear of it (§2.7.7). */
+export function showUsed(
   ram: Ram,
   ring: Ring,
-  head: number,
-  written: number,
+  count: number,
   eventIndex: boolean,
 ): 'interrupt' | 'quiet' | 'memory' {
-  const used = Number(ring.used);
-  const element = used + 4 + 8 * (ring.nextUsed % ring.size);
-  if (!inRam(ram, element, 8)) return 'memory';
-  ram.view.setUint32(element, head, true);
-  ram.view.setUint32(element + 4, written, true);
   const oldIndex = ring.nextUsed;
-  ring.nextUsed = (oldIndex + 1) % 0x10000;
-  ram.view.setUint16(used + 2, ring.nextUsed, true); // before the element, so in RAM as well
+  ring.nextUsed = (oldIndex + count) % 0x10000;
+  ram.view.setUint16(Number(ring.used) + 2, ring.nextUsed, true); // before an element, so in RAM
   const available = Number(ring.available);
   const wish = load16(ram, eventIndex ? available + 4 + 2 * ring.size : available);
   if (wish === undefined) return 'memory';
-  // With the event index: whether the used index has just moved past used_event.
-  const wanted = eventIndex ? wish === oldIndex : wish % 2 === 0;
-  return wanted ? 'interrupt' : 'quiet';
+  if (!eventIndex) return wish % 2 === 0 ? 'interrupt' : 'quiet';
+  // Whether one of the indexes that the used index just left is used_event.
+  for (let i = 0; i < count; i += 1) {
+    if (wish === (oldIndex + i) % 0x10000) return 'interrupt';
+  }
+  return 'quiet';
 }
 
 // --- A chain as one row of bytes (§2.7.4: the framing says nothing) -----------------------------

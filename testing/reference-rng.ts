@@ -7,7 +7,7 @@ import {
   RNG_CONFIG_QUEUE_SIZE,
 } from '../assembly/abi.ts';
 import { cut, totalBytes } from './reference-ring.ts';
-import { COMMON_FEATURES, type DeviceType } from './reference-transport.ts';
+import { COMMON_FEATURES, type DeviceType } from './reference-type.ts';
 
 /** The device type, from the configuration that init() takes. */
 export function rngType(config: Uint8Array): DeviceType {

@@ -3,24 +3,26 @@
 // assembly/virtio-mmio.ts and assembly/virtio-requests.ts. Left out: the legacy layout, shared
 // memory, queue reset.
 import * as abi from '../assembly/abi.ts';
-import type { Ledger, Model } from './reference-answer.ts';
-import { readRegister, writeRegister } from './reference-registers.ts';
+import type { Ledger, Model, NetworkState } from './reference-answer.ts';
+import { powerOn, readRegister, writeRegister } from './reference-registers.ts';
 import {
   emptyRing,
-  giveBack,
-  type Piece,
   type Ram,
   type Ring,
   readChain,
   ringPossible,
+  showUsed,
+  storeUsed,
   takeHead,
 } from './reference-ring.ts';
-
-/** Numbers of feature bits. */
-export const INDIRECT_DESC = 28;
-export const EVENT_IDX = 29;
-export const VERSION_1 = 32;
-export const COMMON_FEATURES = [INDIRECT_DESC, EVENT_IDX, VERSION_1];
+import {
+  type DeviceType,
+  EVENT_IDX,
+  type Flight,
+  INDIRECT_DESC,
+  type Job,
+  VERSION_1,
+} from './reference-type.ts';
 
 const ACKNOWLEDGE = 1;
 const DRIVER = 2;
@@ -49,68 +51,7 @@ const BREAKS = {
   head: abi.INCIDENT_HEAD,
 };
 
-/** What a request asks of the host. */
-export interface Job {
-  kind: number;
-  offset: bigint;
-  length: number;
-  flags: number;
-  ranges: { address: bigint; length: number }[];
-}
-
-/** What the device remembers of a request that the host has. */
-export interface Flight {
-  payload: number; // bytes that the host may have written at most
-  status?: bigint; // where virtio-blk's status byte goes
-}
-
-/** What §5 leaves to each type of device. */
-export interface DeviceType {
-  id: number;
-  queueCount: number;
-  queueSize: number;
-  features: readonly number[];
-  configSpace: Uint8Array; // without the writeback field, which is state
-  serve(device: VirtioModel, queue: number, head: number, chain: Piece[]): void;
-  finish(
-    device: VirtioModel,
-    queue: number,
-    head: number,
-    flight: Flight,
-    result: number,
-    written: number,
-  ): void;
-  /** Whether the field takes the value. */
-  writeConfig(device: VirtioModel, offset: number, width: number, value: number): boolean;
-  restart(device: VirtioModel): void;
-  agreed(device: VirtioModel): void; // FEATURES_OK was granted
-}
-
-interface Registers {
-  status: number;
-  interruptStatus: number;
-  deviceFeaturesSel: number;
-  driverFeaturesSel: number;
-  featuresLow: number; // as the driver wrote them
-  featuresHigh: number;
-  featuresBeyond: boolean; // a bit past 63 was once asked for
-  queueSel: number;
-  configGeneration: number;
-  writeback: number; // virtio-blk's only writable field
-}
-
-const powerOn = (): Registers => ({
-  status: 0,
-  interruptStatus: 0,
-  deviceFeaturesSel: 0,
-  driverFeaturesSel: 0,
-  featuresLow: 0,
-  featuresHigh: 0,
-  featuresBeyond: false,
-  queueSel: 0,
-  configGeneration: 0,
-  writeback: 0,
-});
+const NO_NETWORK = { offloads: 0n, queuePairs: 1, linkDown: false, announce: false, mac: [] };
 
 const bitsOf = (features: readonly number[], page: number): number =>
   features
@@ -125,6 +66,8 @@ export class VirtioModel implements Model {
   readonly offered: readonly [low: number, high: number];
   now = powerOn();
   rings: Ring[];
+  net: NetworkState; // of a network device only
+  held: number[][]; // likewise: heads of the receive buffers that the host has, by queue
   readonly flights = new Map<number, Flight>(); // by queue * 65536 + head
   readonly generations = new Uint16Array(abi.QUEUE_COUNT_MAX * abi.QUEUE_SIZE_MAX);
 
@@ -134,6 +77,8 @@ export class VirtioModel implements Model {
     this.ledger = ledger;
     this.offered = [bitsOf(type.features, 0), bitsOf(type.features, 1)];
     this.rings = Array.from({ length: type.queueCount }, emptyRing);
+    this.net = { ...(type.network?.initial ?? NO_NETWORK) };
+    this.held = this.rings.map(() => []);
     this.type.restart(this);
   }
 
@@ -141,6 +86,8 @@ export class VirtioModel implements Model {
     const source = other as VirtioModel;
     this.now = { ...source.now };
     this.rings = source.rings.map((ring) => ({ ...ring }));
+    this.net = { ...source.net };
+    this.held = source.held.map((heads) => [...heads]);
     this.flights.clear();
     // A flight never changes, so both may hold it.
     for (const [key, flight] of source.flights) this.flights.set(key, flight);
@@ -157,9 +104,14 @@ export class VirtioModel implements Model {
 
   /** Returns a head to the driver with `written` bytes, and interrupts it where it wants that. */
   giveBack(queue: number, head: number, written: number): void {
-    const { ram, rings } = this;
-    const outcome = giveBack(ram, rings[queue], head, written, this.has(EVENT_IDX));
-    if (outcome === 'memory') this.#breakDown(abi.INCIDENT_MEMORY);
+    if (storeUsed(this.ram, this.rings[queue], 0, { head, written })) this.showUsed(queue, 1);
+    else this.breakDown(abi.INCIDENT_MEMORY);
+  }
+
+  /** Shows the driver elements that were stored before. */
+  showUsed(queue: number, count: number): void {
+    const outcome = showUsed(this.ram, this.rings[queue], count, this.has(EVENT_IDX));
+    if (outcome === 'memory') this.breakDown(abi.INCIDENT_MEMORY);
     if (outcome !== 'interrupt') return;
     this.now.interruptStatus |= INTERRUPT_USED;
     this.ledger.effects |= abi.EFFECT_IRQ;
@@ -172,7 +124,7 @@ export class VirtioModel implements Model {
     this.generations[slot] = generation;
     this.flights.set(queue * 65536 + head, flight);
     const { kind, offset, flags, ranges } = job;
-    const tag = generation * 2 ** 20 + queue * 2 ** 16 + head;
+    const tag = generation * 2 ** 20 + queue * 2 ** 15 + head;
     const length = BigInt(job.length);
     this.ledger.record = { kind, tag, offset, length, flags, ranges, bytes: new Uint8Array(0) };
     this.ledger.effects |= abi.EFFECT_REQUEST;
@@ -180,11 +132,11 @@ export class VirtioModel implements Model {
 
   // --- Status -----------------------------------------------------------------------------------
 
-  #running(): boolean {
+  running(): boolean {
     return this.now.status === RUNNING;
   }
 
-  #breakDown(incident: number): void {
+  breakDown(incident: number): void {
     this.ledger.blame(incident);
     this.fail();
   }
@@ -194,6 +146,20 @@ export class VirtioModel implements Model {
     this.now.status |= NEEDS_RESET;
     this.now.interruptStatus |= INTERRUPT_CONFIG;
     this.ledger.effects |= abi.EFFECT_IRQ;
+    this.#setUp();
+  }
+
+  /** The host of a network device hears of queues that start or stop. */
+  #setUp(): void {
+    if (this.type.network) this.ledger.effects |= abi.EFFECT_SETUP;
+  }
+
+  /** The configuration space changed, and a driver that runs is told (§2.5). */
+  configChanged(): void {
+    this.now.configGeneration += 1;
+    if (!this.running()) return;
+    this.now.interruptStatus |= INTERRUPT_CONFIG;
+    this.ledger.effects |= abi.EFFECT_IRQ;
   }
 
   reset(): void {
@@ -201,8 +167,10 @@ export class VirtioModel implements Model {
     this.rings = this.rings.map(emptyRing);
     this.flights.clear();
     this.type.restart(this);
+    this.held = this.rings.map(() => []);
     this.ledger.value = abi.ALL_QUEUES;
     this.ledger.effects |= abi.EFFECT_CANCEL;
+    this.#setUp();
   }
 
   writeStatus(value: number): void {
@@ -216,6 +184,7 @@ export class VirtioModel implements Model {
     if (to === from) return;
     if (to === (from | FAILED)) {
       this.now.status = to | kept;
+      this.#setUp();
       return;
     }
     if (kept || STEPS.get(from) !== to) {
@@ -228,13 +197,15 @@ export class VirtioModel implements Model {
     }
     this.now.status = to;
     if (to === SETTING_UP) this.type.agreed(this);
+    if (to === RUNNING) this.#setUp();
   }
 
   // Every accepted bit was offered, VERSION_1 among them (§2.2.2, §6.2).
   #featuresAgree(): boolean {
     const { featuresLow, featuresHigh, featuresBeyond } = this.now;
     const foreign = (featuresLow & ~this.offered[0]) | (featuresHigh & ~this.offered[1]);
-    return foreign === 0 && !featuresBeyond && this.has(VERSION_1);
+    const match = this.type.network?.featuresMatch(this) ?? true;
+    return foreign === 0 && !featuresBeyond && this.has(VERSION_1) && match;
   }
 
   writeFeatures(value: number): void {
@@ -253,7 +224,11 @@ export class VirtioModel implements Model {
   // --- Queues -----------------------------------------------------------------------------------
 
   selected(): Ring | undefined {
-    return this.rings[this.now.queueSel];
+    return this.#exists(this.now.queueSel) ? this.rings[this.now.queueSel] : undefined;
+  }
+
+  #exists(queue: number): boolean {
+    return queue < (this.type.network?.queueCount(this) ?? this.rings.length);
   }
 
   /** A write to a queue's size or addresses: only while queues are being set up. */
@@ -283,6 +258,7 @@ export class VirtioModel implements Model {
       this.#forget(now.queueSel);
       ledger.value = now.queueSel;
       ledger.effects |= abi.EFFECT_CANCEL;
+      this.#setUp();
     } else if (!ring.ready && value === 1) {
       if (now.status !== SETTING_UP) ledger.blame(abi.INCIDENT_FROZEN);
       else if (!ringPossible(ring, type.queueSize)) ledger.blame(abi.INCIDENT_QUEUE_CONFIG);
@@ -294,45 +270,68 @@ export class VirtioModel implements Model {
     for (const key of this.flights.keys()) {
       if (Math.floor(key / 65536) === queue) this.flights.delete(key);
     }
+    this.held[queue] = [];
   }
 
   #live(queue: number): boolean {
-    return this.#running() && this.rings[queue]?.ready === true;
+    return this.running() && this.#exists(queue) && this.rings[queue].ready;
   }
 
   notify(queue: number): void {
-    if (this.#live(queue)) this.#serve(queue);
-    else this.ledger.blame(abi.INCIDENT_NOTIFY);
+    if (!this.#live(queue)) this.ledger.blame(abi.INCIDENT_NOTIFY);
+    else if (!this.type.network?.isKernels(this, queue)) this.#serve(queue, true);
   }
 
   next(queue: number): void {
-    if (this.#live(queue)) this.#serve(queue);
+    if (!this.#live(queue)) return;
+    if (this.type.network?.isKernels(this, queue)) this.#tellRings(this.rings[queue]);
+    else this.#serve(queue, !this.type.network?.isOfFrames(this, queue));
+  }
+
+  // Where a queue lies that the kernel serves: no request, and it has no tag.
+  #tellRings({ size, descriptors, available, used }: Ring): void {
+    const parts = [16 * size, 6 + 2 * size, 6 + 8 * size];
+    const ranges = [descriptors, available, used].map((address, i) => ({
+      address,
+      length: parts[i],
+    }));
+    const { featuresLow, featuresHigh } = this.now;
+    this.ledger.record = {
+      kind: abi.REQUEST_KIND_NET_RINGS,
+      tag: 0,
+      offset: (BigInt(featuresHigh) << 32n) + BigInt(featuresLow),
+      length: BigInt(parts[0] + parts[1] + parts[2]),
+      flags: size,
+      ranges,
+      bytes: new Uint8Array(0),
+    };
+    this.ledger.effects |= abi.EFFECT_REQUEST;
   }
 
   // One request for the host, or as many answers as the queue has entries; then the host is asked
-  // to call again, even if nothing is left by then.
-  #serve(queue: number): void {
+  // to call again, even if nothing is left by then. `ask`: for the doorbell, where nothing is there.
+  #serve(queue: number, ask: boolean): void {
     for (let turns = this.rings[queue].size; turns > 0; turns -= 1) {
-      if (!this.#serveOne(queue)) return;
+      if (!this.#serveOne(queue, ask)) return;
       if (this.ledger.record) break;
-      if (!this.#running()) return;
+      if (!this.running()) return;
     }
     this.ledger.effects |= abi.EFFECT_MORE;
   }
 
-  #serveOne(queue: number): boolean {
+  #serveOne(queue: number, ask: boolean): boolean {
     const { ram } = this;
     const ring = this.rings[queue];
     const busy = (head: number) => this.flights.has(queue * 65536 + head);
-    const head = takeHead(ram, ring, this.has(EVENT_IDX), busy);
+    const head = takeHead(ram, ring, ask && this.has(EVENT_IDX), busy);
     if (head === 'none') return false;
     if (typeof head === 'string') {
-      this.#breakDown(BREAKS[head]);
+      this.breakDown(BREAKS[head]);
       return false;
     }
     const chain = readChain(ram, ring, head, this.has(INDIRECT_DESC));
     if (chain === 'ring') {
-      this.#breakDown(abi.INCIDENT_MEMORY);
+      this.breakDown(abi.INCIDENT_MEMORY);
       return false;
     }
     if (typeof chain === 'string') {
@@ -345,8 +344,8 @@ export class VirtioModel implements Model {
   }
 
   complete(tag: number, result: number, bytes: number): void {
-    const head = tag % 65536;
-    const queue = Math.floor(tag / 2 ** 16) % 16;
+    const head = tag % 2 ** 15;
+    const queue = Math.floor(tag / 2 ** 15) % 32;
     const generation = Math.floor(tag / 2 ** 20);
     const flight = this.flights.get(queue * 65536 + head);
     const known = this.generations[queue * abi.QUEUE_SIZE_MAX + head];
@@ -354,17 +353,35 @@ export class VirtioModel implements Model {
       this.ledger.blame(abi.INCIDENT_TAG);
       return;
     }
-    this.flights.delete(queue * 65536 + head);
-    if (!this.#live(queue)) return;
+    const live = this.#live(queue);
+    if (live && this.type.network?.isReceive(this, queue)) {
+      this.type.network.receive(this, queue, head, result, bytes);
+      return;
+    }
+    this.drop(queue, head);
+    if (!live) return;
     this.type.finish(this, queue, head, flight, result, Math.min(bytes, flight.payload));
+  }
+
+  /** Forgets one request. */
+  drop(queue: number, head: number): void {
+    this.flights.delete(queue * 65536 + head);
+    this.held[queue] = this.held[queue].filter((other) => other !== head);
+  }
+
+  /** InterruptStatus as it reads: the kernel's interrupts pass the device by. */
+  interrupts(): number {
+    const kernels = this.type.network?.isKernels(this, 0) && this.running();
+    return this.now.interruptStatus | (kernels ? INTERRUPT_USED : 0);
   }
 
   acknowledge(bits: number): void {
     this.now.interruptStatus &= ~bits;
   }
 
-  input(): void {
+  input(bytes: Uint8Array): void {
     this.ledger.value = 0;
+    this.type.network?.input(this, bytes);
   }
 
   read(offset: number, width: number): void {

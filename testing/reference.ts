@@ -6,8 +6,9 @@
 // The core is at liberty in places where a specification leaves a device free; there the reference
 // follows docs/abi.md, and says so where it does.
 import * as abi from '../assembly/abi.ts';
-import { Ledger, type Model, type ReferenceAnswer } from './reference-answer.ts';
+import { Ledger, type Model, type NetworkState, type ReferenceAnswer } from './reference-answer.ts';
 import { blkType } from './reference-blk.ts';
+import { netType } from './reference-net.ts';
 import {
   AcpiPmModel,
   BootTimerModel,
@@ -20,12 +21,14 @@ import { rngType } from './reference-rng.ts';
 import { SerialModel } from './reference-serial.ts';
 import { VirtioModel } from './reference-transport.ts';
 
-export type { ReferenceAnswer, ReferenceRecord } from './reference-answer.ts';
+export type { NetworkState, ReferenceAnswer, ReferenceRecord } from './reference-answer.ts';
 
 function modelOf(kind: number, config: Uint8Array, ram: Ram, ledger: Ledger): Model {
   switch (kind) {
     case abi.KIND_VIRTIO_BLK:
       return new VirtioModel(blkType(config), ram, ledger);
+    case abi.KIND_VIRTIO_NET:
+      return new VirtioModel(netType(config), ram, ledger);
     case abi.KIND_VIRTIO_RNG:
       return new VirtioModel(rngType(config), ram, ledger);
     case abi.KIND_SERIAL:
@@ -78,6 +81,12 @@ export class ReferenceDevice {
     return this.#ledger.counters;
   }
 
+  /** What a network device and its driver agreed on; nothing for another device. */
+  get network(): Readonly<NetworkState> | undefined {
+    const isNetwork = this.#model instanceof VirtioModel && this.#model.type.network;
+    return isNetwork ? (this.#model as VirtioModel).net : undefined;
+  }
+
   /** Another device in the same state, with RAM of its own. */
   clone(): ReferenceDevice {
     const copy = new ReferenceDevice(this.kind, this.config, new Uint8Array(this.ram.length));
@@ -127,7 +136,7 @@ export class ReferenceDevice {
     return this.#ledger.close();
   }
 
-  /** Console bytes of a UART, or the eight bytes of an RTC's time; INBOX_BYTES at most. */
+  /** Bytes for a UART, an RTC or a network device (docs/abi.md); INBOX_BYTES at most. */
   input(bytes: Uint8Array): ReferenceAnswer {
     this.#model.input(bytes.subarray(0, abi.INBOX_BYTES));
     return this.#ledger.close();

@@ -82,7 +82,7 @@ const RECORDER = 'record.c';
 export const RECORDING_FLAGS: readonly string[] = [
   ...['cage_read', 'cage_write', 'cage_notify', 'cage_next', 'cage_complete', 'cage_input'],
   ...['cage_fail', 'cage_init', 'device_create'],
-  ...['options_parse', 'close_range', 'confine_limits', 'control_ended', 'view_open'],
+  ...['options_parse', 'close_range', 'confine_limits', 'control_ended', 'view_pages'],
 ].map((name) => `-Wl,--wrap=${name}`);
 
 /** The folder with node_api.h: beside the running Node, else npm's node-api-headers. */

@@ -76,6 +76,8 @@ export const NUMBERS = {
   F_GETFL: 3,
   F_OFD_SETLK: 37,
   AT_EMPTY_PATH: 0x1000,
+  // linux/sched.h
+  SCHED_BATCH: 3,
   // Names of our own; what they are in C is in tools/build-filters.ts
   NO_FLAGS: 0,
   THIS_PROCESS: 0,
@@ -324,6 +326,7 @@ const SETUP_CALLS: readonly Row[] = [
   plain('rseq', 'pthread_create', 'part of a new thread'),
   plain('gettid', 'thread_main', 'whom to kick'),
   plain('getpid', 'vcpu_create', 'whom to kick'),
+  only('sched_setscheduler', 1)('SCHED_BATCH', 'thread_main', 'the network thread is patient'),
   only('prctl', 0)('PR_SET_NAME', 'thread_main', 'names a thread'),
   only('prlimit64', 0)('THIS_PROCESS', 'confine_limits', 'the last limits before the guest runs'),
   {

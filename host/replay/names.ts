@@ -1,5 +1,6 @@
 // The names of bits and numbers that a person reads in a trace or a state: effects, device status,
-// features, requests. No specification of its own: virtio 1.2 §2.1, §5.2.3, §6, and docs/abi.md.
+// features, requests. No specification of its own: virtio 1.2 §2.1, §5.1.3, §5.2.3, §6, and
+// docs/abi.md.
 import * as abi from '../../assembly/abi.ts';
 
 /** Bits by their names, from the lowest on. */
@@ -34,6 +35,7 @@ export const EFFECT_NAMES: BitNames = [
   [abi.EFFECT_PANIC, 'panic'],
   [abi.EFFECT_CANCEL, 'cancel'],
   [abi.EFFECT_INCIDENT, 'incident'],
+  [abi.EFFECT_SETUP, 'setup'],
 ];
 
 export const STATUS_NAMES: BitNames = [
@@ -80,8 +82,44 @@ const BLK_FEATURES: Record<number, string> = {
   16: 'SECURE_ERASE',
 };
 
+const NET_FEATURES: Record<number, string> = {
+  0: 'CSUM',
+  1: 'GUEST_CSUM',
+  2: 'CTRL_GUEST_OFFLOADS',
+  3: 'MTU',
+  5: 'MAC',
+  7: 'GUEST_TSO4',
+  8: 'GUEST_TSO6',
+  9: 'GUEST_ECN',
+  10: 'GUEST_UFO',
+  11: 'HOST_TSO4',
+  12: 'HOST_TSO6',
+  13: 'HOST_ECN',
+  14: 'HOST_UFO',
+  15: 'MRG_RXBUF',
+  16: 'STATUS',
+  17: 'CTRL_VQ',
+  18: 'CTRL_RX',
+  19: 'CTRL_VLAN',
+  20: 'CTRL_RX_EXTRA',
+  21: 'GUEST_ANNOUNCE',
+  22: 'MQ',
+  23: 'CTRL_MAC_ADDR',
+  53: 'NOTF_COAL',
+  54: 'GUEST_USO4',
+  55: 'GUEST_USO6',
+  56: 'HOST_USO',
+  57: 'HASH_REPORT',
+  59: 'GUEST_HDRLEN',
+  60: 'RSS',
+  61: 'RSC_EXT',
+  62: 'STANDBY',
+  63: 'SPEED_DUPLEX',
+};
+
 const DEVICE_FEATURES: Record<number, Record<number, string>> = {
   [abi.KIND_VIRTIO_BLK]: BLK_FEATURES,
+  [abi.KIND_VIRTIO_NET]: NET_FEATURES,
 };
 
 /** The names of feature bits of a device kind, the lowest first. */
@@ -104,6 +142,7 @@ const KIND_NAMES: Record<number, string> = {
   [abi.KIND_PVPANIC]: 'pvpanic',
   [abi.KIND_VIRTIO_BLK]: 'virtio-blk',
   [abi.KIND_VIRTIO_RNG]: 'virtio-rng',
+  [abi.KIND_VIRTIO_NET]: 'virtio-net',
 };
 
 export function kindName(kind: number): string {
@@ -123,6 +162,9 @@ const REQUEST_NAMES: Record<number, string> = {
   [abi.REQUEST_KIND_BLK_WRITE_ZEROES]: 'BLK_WRITE_ZEROES',
   [abi.REQUEST_KIND_ENTROPY]: 'ENTROPY',
   [abi.REQUEST_KIND_CONSOLE_OUT]: 'CONSOLE_OUT',
+  [abi.REQUEST_KIND_NET_TX]: 'NET_TX',
+  [abi.REQUEST_KIND_NET_RX]: 'NET_RX',
+  [abi.REQUEST_KIND_NET_RINGS]: 'NET_RINGS',
 };
 
 export function requestName(kind: number): string {

@@ -12,12 +12,14 @@ export interface TracedRequest {
   tag: number;
   queue: number;
   head: number;
-  offset: number; // bytes, on the disk
+  offset: number; // bytes, on the disk; no meaning for a request of another device
   length: number; // bytes in all
   flags: string[];
   ranges: Range[];
   text: string; // of CONSOLE_OUT, with a dot for what is not printable
 }
+
+const NETWORK = [abi.REQUEST_KIND_NET_TX, abi.REQUEST_KIND_NET_RX, abi.REQUEST_KIND_NET_RINGS];
 
 /** Null where there is no record: its own numbers would have been a trap. */
 export function parseRequest(record: Uint8Array): TracedRequest | null {
@@ -25,6 +27,7 @@ export function parseRequest(record: Uint8Array): TracedRequest | null {
   const view = new DataView(record.buffer, record.byteOffset, record.byteLength);
   const kind = view.getUint32(abi.REQUEST_KIND, true);
   const tag = view.getUint32(abi.REQUEST_TAG, true);
+  const network = NETWORK.includes(kind);
   const inline = kind === abi.REQUEST_KIND_CONSOLE_OUT;
   const ranges: Range[] = [];
   const end = record.length - abi.RANGE_STRIDE;
@@ -40,7 +43,8 @@ export function parseRequest(record: Uint8Array): TracedRequest | null {
     head,
     offset: Number(view.getBigUint64(abi.REQUEST_OFFSET, true)),
     length: Number(view.getBigUint64(abi.REQUEST_LENGTH, true)),
-    flags: bitNames(view.getUint32(abi.REQUEST_FLAGS, true), REQUEST_FLAG_NAMES),
+    // A network device has other things there.
+    flags: network ? [] : bitNames(view.getUint32(abi.REQUEST_FLAGS, true), REQUEST_FLAG_NAMES),
     ranges,
     text: inline ? printable(record.subarray(abi.REQUEST_RANGES)) : '',
   };

@@ -11,6 +11,7 @@ import type {
   DeviceState,
   HeadInFlight,
   I8042State,
+  NetState,
   QueueState,
   RtcState,
   SerialState,
@@ -25,7 +26,8 @@ const list = (names: readonly string[]): string => names.join(' ') || 'none';
 const yesNo = (value: boolean): string => (value ? 'yes' : 'no');
 
 function headText({ head, kind, generation, payloadBytes, statusAddress }: HeadInFlight): string {
-  const status = statusAddress === 0n ? '' : `, status at ${hexNumber(statusAddress)}`;
+  const told = statusAddress !== 0n && kind !== 'NET_RX';
+  const status = told ? `, status at ${hexNumber(statusAddress)}` : '';
   return `head ${head}: ${kind}, generation ${generation}, ${payloadBytes} bytes${status}`;
 }
 
@@ -39,6 +41,17 @@ function queueRows(queue: QueueState): Row[] {
     ['  available ring', `${hexNumber(queue.availRing)}, next index ${availNext}`],
     ['  used ring', `${hexNumber(queue.usedRing)}, next index ${usedNext}`],
     ...inFlight.map((head): Row => ['  in flight', headText(head)]),
+    ...(queue.held?.length ? [['  oldest first', `heads ${queue.held.join(' ')}`] as Row] : []),
+  ];
+}
+
+function netRows(state: NetState): Row[] {
+  const link = state.linkUp ? 'up' : 'down';
+  return [
+    ['address', state.mac],
+    ['link', `${link}${state.announce ? ', to be announced' : ''}`],
+    ['queue pairs in use', String(state.queuePairs)],
+    ['receive offloads', list(state.offloads)],
   ];
 }
 
@@ -104,6 +117,7 @@ export function stateText(name: string, state: DeviceState): string {
   const incidents = Object.entries(state.incidents).map(([what, count]) => `${what} ${count}`);
   const rows: Row[] = [
     ...(state.virtio ? virtioRows(state.kind, state.virtio) : []),
+    ...(state.net ? netRows(state.net) : []),
     ...(state.serial ? serialRows(state.serial) : []),
     ...(state.rtc ? rtcRows(state.rtc) : []),
     ...(state.i8042 ? i8042Rows(state.i8042) : []),

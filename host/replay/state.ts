@@ -17,6 +17,7 @@ import {
 const KIND = 0x40;
 const CONFIG = 0x80;
 const VIRTIO = 0x100;
+const NET = abi.NET_STATE - abi.STATE;
 const PORT_DEVICE = 0x200;
 const QUEUES = 0x400;
 const QUEUE_STRIDE = 64;
@@ -24,6 +25,8 @@ const IN_FLIGHT = 0x1000;
 const IN_FLIGHT_STRIDE = 16;
 const IN_FLIGHT_QUEUE_BYTES = 0x1000;
 const FIFO_BYTES = 16;
+const NET_F_CTRL_VQ = 1 << 17;
+const NET_F_MQ = 1 << 22;
 const CMOS_BYTES = 128;
 
 /** A request that the host has. */
@@ -32,7 +35,8 @@ export interface HeadInFlight {
   kind: string;
   generation: number;
   payloadBytes: number; // what the host may have written at most
-  statusAddress: bigint; // guest-physical; 0 for a device whose requests have no status byte
+  // Guest-physical: of the status byte, or of a received frame's num_buffers; 0: there is none.
+  statusAddress: bigint;
 }
 
 export interface QueueState {
@@ -45,6 +49,16 @@ export interface QueueState {
   availNext: number; // the next available index to take, free-running
   usedNext: number; // the next used index to write
   inFlight: HeadInFlight[];
+  held?: number[]; // virtio-net: heads of the receive buffers in flight, the oldest first
+}
+
+/** What a network device and its driver agreed on (virtio 1.2 §5.1). */
+export interface NetState {
+  offloads: string[]; // what received frames may need
+  queuePairs: number; // in use
+  linkUp: boolean;
+  announce: boolean; // the driver has not yet announced itself as asked
+  mac: string;
 }
 
 /** The transport of a virtio device (virtio 1.2 §4.2). */
@@ -97,6 +111,7 @@ export interface DeviceState {
   kind: string;
   incidents: Record<string, number>; // those that happened
   virtio?: VirtioState;
+  net?: NetState;
   serial?: SerialState;
   rtc?: RtcState;
   i8042?: I8042State;
@@ -119,7 +134,19 @@ function headsInFlight(view: DataView, queue: number): HeadInFlight[] {
   return heads;
 }
 
-function queueState(view: DataView, index: number): QueueState {
+function heldHeads(view: DataView, queue: number): number[] {
+  const at = QUEUES + queue * QUEUE_STRIDE;
+  const heads: number[] = [];
+  let head = view.getUint16(at + 32, true);
+  let left = Math.min(view.getUint16(at + 36, true), abi.QUEUE_SIZE_MAX);
+  for (; left > 0 && head < abi.QUEUE_SIZE_MAX; left--) {
+    heads.push(head);
+    head = view.getUint8(IN_FLIGHT + queue * IN_FLIGHT_QUEUE_BYTES + head * IN_FLIGHT_STRIDE + 15);
+  }
+  return heads;
+}
+
+function queueState(view: DataView, index: number, kind: number): QueueState {
   const at = QUEUES + index * QUEUE_STRIDE;
   return {
     index,
@@ -131,10 +158,33 @@ function queueState(view: DataView, index: number): QueueState {
     availNext: view.getUint16(at + 26, true),
     usedNext: view.getUint16(at + 28, true),
     inFlight: headsInFlight(view, index),
+    ...(kind === abi.KIND_VIRTIO_NET ? { held: heldHeads(view, index) } : {}),
+  };
+}
+
+/** As many as were agreed on, the control queue last (virtio 1.2 §5.1.2). */
+function netQueueCount(view: DataView): number {
+  const features = view.getUint32(VIRTIO, true);
+  const pairs = view.getUint16(CONFIG + abi.NET_CONFIG_QUEUE_PAIRS, true);
+  if (features & NET_F_MQ) return Math.min(2 * pairs + 1, abi.QUEUE_COUNT_MAX);
+  return features & NET_F_CTRL_VQ ? 3 : 2;
+}
+
+function netState(view: DataView): NetState {
+  const { NET_STATE_OFFLOADS, NET_STATE_QUEUE_PAIRS, NET_STATE_LINK_DOWN } = abi;
+  const offloads = view.getBigUint64(NET + NET_STATE_OFFLOADS, true);
+  const mac = Array.from({ length: 6 }, (_, at) => view.getUint8(NET + abi.NET_STATE_MAC + at));
+  return {
+    offloads: featureNames(abi.KIND_VIRTIO_NET, offloads),
+    queuePairs: view.getUint16(NET + NET_STATE_QUEUE_PAIRS, true),
+    linkUp: view.getUint8(NET + NET_STATE_LINK_DOWN) === 0,
+    announce: view.getUint8(NET + abi.NET_STATE_ANNOUNCE) !== 0,
+    mac: mac.map((byte) => byte.toString(16).padStart(2, '0')).join(':'),
   };
 }
 
 function queueCount(view: DataView, kind: number): number {
+  if (kind === abi.KIND_VIRTIO_NET) return netQueueCount(view);
   if (kind !== abi.KIND_VIRTIO_BLK) return 1;
   return Math.min(view.getUint16(CONFIG + abi.BLK_CONFIG_QUEUE_COUNT, true), abi.QUEUE_COUNT_MAX);
 }
@@ -151,7 +201,9 @@ function virtioState(view: DataView, kind: number): VirtioState {
     interruptStatus: bitNames(u32(24), INTERRUPT_NAMES),
     configGeneration: u32(28),
     writeback: u32(36) !== 0,
-    queues: Array.from({ length: queueCount(view, kind) }, (_, index) => queueState(view, index)),
+    queues: Array.from({ length: queueCount(view, kind) }, (_, index) =>
+      queueState(view, index, kind),
+    ),
   };
 }
 
@@ -207,7 +259,10 @@ export function decodeState(state: Uint8Array): DeviceState {
   const view = new DataView(state.buffer, state.byteOffset, state.byteLength);
   const kind = view.getUint32(KIND, true);
   const base = { kind: kindName(kind), incidents: incidentsOf(view) };
-  if (isVirtio(kind)) return { ...base, virtio: virtioState(view, kind) };
+  if (isVirtio(kind)) {
+    const net = kind === abi.KIND_VIRTIO_NET ? { net: netState(view) } : {};
+    return { ...base, virtio: virtioState(view, kind), ...net };
+  }
   if (kind === abi.KIND_SERIAL) return { ...base, serial: serialState(view) };
   if (kind === abi.KIND_RTC) return { ...base, rtc: rtcState(view) };
   if (kind === abi.KIND_I8042) return { ...base, i8042: i8042State(view) };

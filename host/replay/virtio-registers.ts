@@ -1,7 +1,8 @@
 // The registers of a virtio device behind the MMIO transport, by name, with what their values say.
-// Virtio 1.2 §4.2.2 (registers), §5.2.4 (configuration of a block device). It follows what the
-// driver selects and where it puts its queues, since both decide what later accesses mean.
-import { KIND_VIRTIO_BLK, QUEUE_COUNT_MAX } from '../../assembly/abi.ts';
+// Virtio 1.2 §4.2.2 (registers), §5.1.4 and §5.2.4 (configuration of network and block devices). It
+// follows what the driver selects and where it puts its queues, since both decide what later
+// accesses mean.
+import { KIND_VIRTIO_BLK, KIND_VIRTIO_NET, QUEUE_COUNT_MAX } from '../../assembly/abi.ts';
 import { REG } from '../mmio-registers.ts';
 import { bitNames, featureNames, hexNumber, INTERRUPT_NAMES, STATUS_NAMES } from './names.ts';
 import type { RegisterAccess } from './port-registers.ts';
@@ -61,14 +62,28 @@ const BLK_CONFIG: [offset: number, name: string][] = [
   [0, 'capacity'],
 ];
 
+// struct virtio_net_config, likewise.
+const NET_CONFIG: typeof BLK_CONFIG = [
+  [12, ''],
+  [10, 'mtu'],
+  [8, 'max_virtqueue_pairs'],
+  [6, 'status'],
+  [0, 'mac'],
+];
+
+const CONFIG_SPACES: Record<number, typeof BLK_CONFIG> = {
+  [KIND_VIRTIO_BLK]: BLK_CONFIG,
+  [KIND_VIRTIO_NET]: NET_CONFIG,
+};
+
 function configName(kind: number, offset: number): string {
-  const field = BLK_CONFIG.find(([from]) => offset >= from);
-  if (kind !== KIND_VIRTIO_BLK || !field?.[1]) return `config+${offset}`;
+  const field = CONFIG_SPACES[kind]?.find(([from]) => offset >= from);
+  if (!field?.[1]) return `config+${offset}`;
   const [from, name] = field;
   return `config.${name}${offset === from ? '' : `+${offset - from}`}`;
 }
 
-const DEVICE_IDS: Record<number, string> = { 2: 'block', 4: 'entropy' };
+const DEVICE_IDS: Record<number, string> = { 1: 'network', 2: 'block', 4: 'entropy' };
 const list = (names: string[]): string => names.join(' ') || 'none';
 
 function features(context: VirtioContext, selector: number, value: number): string {

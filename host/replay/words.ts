@@ -14,7 +14,7 @@ export function requestText(request: TracedRequest): string {
   const shown = ranges.slice(0, SHOWN_RANGES);
   const each = shown.map((range) => `${hexNumber(range.address)}+${range.length}`);
   if (ranges.length > shown.length) each.push(`and ${ranges.length - shown.length} more`);
-  const where = kind === 'ENTROPY' ? '' : ` at ${offset}`;
+  const where = kind.startsWith('BLK_') ? ` at ${offset}` : '';
   return [
     `${kind} ${length} bytes${where}, queue ${queue} head ${head} tag ${hexNumber(tag)}`,
     ...(flags.length > 0 ? [flags.join(' ')] : []),
@@ -22,7 +22,10 @@ export function requestText(request: TracedRequest): string {
   ].join(', ');
 }
 
-const direction = (kind: string): string => (kind === 'BLK_OUT' ? 'from' : 'into');
+const direction = (kind: string): string => {
+  if (kind === 'NET_RINGS') return 'rings';
+  return kind === 'BLK_OUT' || kind === 'NET_TX' ? 'from' : 'into';
+};
 
 /** What an event says, without its effects and accesses. */
 function bodyOf(event: TracedEvent): string {

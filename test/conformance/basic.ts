@@ -13,8 +13,9 @@ import {
   REG,
   RUNNING,
 } from '../../testing/driver.ts';
+import { NET_F_GUEST_CSUM, NET_F_GUEST_TSO4 } from '../../testing/net.ts';
 import { parseRecord } from '../../testing/requests.ts';
-import { blkDevice, type Fixture, rngDevice } from '../fixtures.ts';
+import { blkDevice, type Fixture, netDevice, rngDevice } from '../fixtures.ts';
 import {
   broken,
   diskAt,
@@ -183,7 +184,13 @@ const driverFeatures: Section = {
     {
       level: 'MUST NOT',
       says: 'Accepts no feature without the features that it requires.',
-      notApplicable: 'no feature offered here requires that a driver accepts another',
+      answer: 'FEATURES_OK does not stick',
+      test() {
+        const { driver } = netDevice();
+        assert.is(driver.negotiate(NET_F_GUEST_TSO4), ACKNOWLEDGE | DRIVER);
+        const both = NET_F_GUEST_TSO4 | NET_F_GUEST_CSUM;
+        assert.is(driver.negotiate(both), RUNNING & ~DRIVER_OK);
+      },
     },
     {
       level: 'SHOULD',
@@ -209,9 +216,12 @@ const deviceFeatures: Section = {
       test() {
         for (const config of CONFIGS) {
           const offered = blkDevice(config).driver.offeredFeatures();
-          // The one dependency among the bits offered: CONFIG_WCE on FLUSH (§5.2.5.2).
+          // The one dependency among the bits of a disk: CONFIG_WCE on FLUSH (§5.2.5.2).
           if (offered & F_BLK_CONFIG_WCE) assert.is(offered & F_BLK_FLUSH, F_BLK_FLUSH);
         }
+        // A network device refuses a host's offloads without those that they require.
+        assert.throws(() => netDevice({ offloads: NET_F_GUEST_TSO4 }));
+        assert.ok(netDevice({ offloads: NET_F_GUEST_TSO4 | NET_F_GUEST_CSUM }));
       },
     },
     {

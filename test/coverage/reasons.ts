@@ -16,7 +16,8 @@ const NARROW = 'the width was found to be right, and less than 8, before the reg
 const ALL_ONES = { file: 'assembly/registers.ts', source: 'width >= 8 ? u64.MAX_VALUE' };
 
 export const REASONS: readonly Reason[] = [
-  { ...ALL_ONES, function: 'assembly/virtio-mmio/virtioMmioRead', edges: 2, why: NARROW },
+  { ...ALL_ONES, function: 'assembly/virtio-mmio/virtioMmioRead', edges: 1, why: NARROW },
+  { ...ALL_ONES, function: 'assembly/virtio-mmio/readConfig', edges: 1, why: NARROW },
   { ...ALL_ONES, function: 'assembly/serial/serialRead', edges: 1, why: NARROW },
   { ...ALL_ONES, function: 'assembly/index/read', edges: 4, why: NARROW },
   {
@@ -27,11 +28,18 @@ export const REASONS: readonly Reason[] = [
     why: 'a byte written to the wire took this source back just before (8.5)',
   },
   {
-    function: 'assembly/check/queuesValid',
+    function: 'assembly/check/headsValid',
     file: 'assembly/virtio-device.ts',
     source: 'kind >= <u32>REQUEST_KIND_BLK_IN',
     edges: 1,
     why: 'a free head, whose kind is 0, was passed over before, and no kind is less than 1',
+  },
+  {
+    function: 'assembly/virtio-requests/requestsComplete',
+    file: 'assembly/virtio.ts',
+    source: '== KIND_VIRTIO_NET ? EFFECT_SETUP',
+    edges: 1,
+    why: 'a used ring breaks here under a received frame, which only a network device has',
   },
 ];
 

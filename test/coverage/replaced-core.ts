@@ -6,7 +6,7 @@ import { REPOSITORY } from '../../tools/cache.ts';
 import { run } from '../../tools/command.ts';
 
 // Beside the tests that mirror a file of assembly/.
-const OTHERS = ['conformance', 'core', 'hostile-rings', 'reference'];
+const OTHERS = ['conformance', 'core', 'hostile-rings', 'reference', 'reference-net'];
 
 /** Tests of the core that say nothing about another one, with the reason. */
 const EXCLUDED: Record<string, string> = {
