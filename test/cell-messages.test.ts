@@ -14,7 +14,7 @@ import * as protocol from '../host/engine/cell-protocol.ts';
 import { CRASH_REGISTERS, toRunResult } from '../host/engine/cell-report.ts';
 import { FaradayError } from '../host/errors.ts';
 import { randomFrom } from '../testing/random.ts';
-import { diskDevice, machineImage } from './machine-image.ts';
+import { diskDevice, machineImage, NET_MAC, netDevice } from './machine-image.ts';
 
 const ROUNDS = 3000;
 
@@ -102,8 +102,8 @@ test('random bytes, in random pieces, never do more than that', () => {
     const bytes = Buffer.from(Array.from({ length: next(600) }, () => next(256)));
     // Half of them look like messages at first.
     if (round % 2 === 0 && bytes.length > 8) {
-      bytes.writeUInt32LE(1 + next(10), 0);
-      bytes.writeUInt32LE([0, 64, 256, 9792, 2 ** 31][next(5)]!, 4);
+      bytes.writeUInt32LE(1 + next(11), 0);
+      bytes.writeUInt32LE([0, 64, 256, 9792, protocol.NET_BYTES, 2 ** 31][next(6)]!, 4);
     }
     const at = bytes.length === 0 ? 0 : next(bytes.length);
     refusal(() => read(bytes.subarray(0, at), bytes.subarray(at)));
@@ -112,13 +112,17 @@ test('random bytes, in random pieces, never do more than that', () => {
 
 // --- The report ---------------------------------------------------------------------------------
 
-const image = machineImage({ virtio: [diskDevice(9, { ioUring: true })] });
+const slot = { address: 0xd0001000, pin: 6 };
+const image = machineImage({
+  virtio: [diskDevice(9, { ioUring: true }), netDevice([10], { slot })],
+});
 
 function report(change: (bytes: Buffer) => void = () => {}): DataView {
   const bytes = Buffer.alloc(protocol.REPORT_BYTES);
   const device = protocol.REPORT_DEVICES + protocol.REPORT_DEVICE_STRIDE;
   bytes.writeUInt32LE(protocol.CAUSE_POWER_OFF, protocol.REPORT_CAUSE);
-  bytes.writeUInt32LE(2, protocol.REPORT_DEVICE_COUNT);
+  bytes.writeUInt32LE(3, protocol.REPORT_DEVICE_COUNT);
+  bytes.write('net:net', device + protocol.REPORT_DEVICE_STRIDE, 'latin1');
   bytes.write('serial', protocol.REPORT_DEVICES, 'latin1');
   bytes.writeUInt32LE(7, protocol.REPORT_DEVICES + protocol.DEVICE_EXITS);
   bytes.writeUInt32LE(3, protocol.REPORT_DEVICES + protocol.DEVICE_INCIDENTS + 4 * 2);
@@ -133,6 +137,20 @@ function report(change: (bytes: Buffer) => void = () => {}): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
+/** What the network device did. */
+function network(change: (bytes: Buffer) => void = () => {}): DataView {
+  const bytes = Buffer.alloc(protocol.NET_BYTES);
+  bytes.writeUInt32LE(2, protocol.NET_DEVICE);
+  bytes.writeUInt32LE(2, protocol.NET_QUEUE_COUNT);
+  const transmit = protocol.NET_QUEUES + protocol.NET_QUEUE_STRIDE;
+  bytes.writeUInt32LE(5, protocol.NET_QUEUES + protocol.NET_QUEUE_FRAMES);
+  bytes.writeUInt32LE(300, protocol.NET_QUEUES + protocol.NET_QUEUE_BYTES);
+  const spoofed = protocol.NET_QUEUE_DROPS + 8 * protocol.NET_DROP_SPOOFED;
+  bytes.writeUInt32LE(4, transmit + spoofed);
+  change(bytes);
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+}
+
 test('a report becomes the result of the run', () => {
   const now = process.hrtime.bigint();
   const result = toRunResult(
@@ -142,6 +160,7 @@ test('a report becomes the result of the run', () => {
       bytes.writeBigUInt64LE(12n, protocol.REPORT_EXITS + 8 * 2);
     }),
     image,
+    [network()],
   );
   assert.is(result.cause, 'power-off');
   assert.equal(result.devices[0], { name: 'serial', exits: 7, traps: 0, incidents: { status: 3 } });
@@ -157,6 +176,13 @@ test('a report becomes the result of the run', () => {
     engine: 'io_uring',
     latencyMicroseconds: { read: { '<8': 4 }, write: { '<1': 1 } },
   });
+  assert.equal(result.networks, [
+    {
+      ...{ id: 'net', backend: 'tap', interface: 'test', mac: NET_MAC, queuePairs: 1, gone: false },
+      receive: [{ frames: 5, bytes: 300, drops: {} }],
+      transmit: [{ frames: 0, bytes: 0, drops: { spoofed: 4 } }],
+    },
+  ]);
 });
 
 test('a crash brings 45 registers by name', () => {
@@ -173,6 +199,7 @@ test('a crash brings 45 registers by name', () => {
       }
     }),
     image,
+    [network()],
   );
   assert.is(detail, 'internal-error, code 3');
   const { rax, rip, 'cs.base': base, 'ldt.selector': last } = crash!.registers;
@@ -182,7 +209,7 @@ test('a crash brings 45 registers by name', () => {
 
 test('a report that cannot be is one error', () => {
   const finding = (change: (bytes: Buffer) => void) => {
-    return refusal(() => toRunResult(report(change), image)) ?? '';
+    return refusal(() => toRunResult(report(change), image, [network()])) ?? '';
   };
   assert.match(
     finding((b) => b.writeUInt32LE(0, protocol.REPORT_CAUSE)),
@@ -205,6 +232,16 @@ test('a report that cannot be is one error', () => {
     b.writeUInt32LE(9, protocol.REPORT_SIGNAL);
   };
   assert.match(finding(signal), /signal 9/);
+  const missing = (...records: DataView[]) =>
+    refusal(() => toRunResult(report(), image, records)) ?? '';
+  const of = (device: number) => network((b) => b.writeUInt32LE(device, protocol.NET_DEVICE));
+  assert.match(missing(), /nothing of network net/);
+  assert.match(missing(of(1), of(0xffffffff)), /nothing of network net/);
+  for (const count of [0, 1, 4, 0xffffffff]) {
+    const record = network((b) => b.writeUInt32LE(count, protocol.NET_QUEUE_COUNT));
+    assert.match(missing(record), /other queues of network net/);
+  }
+  assert.is(missing(of(1), network()), '');
 });
 
 test('random reports never do more than that', () => {
@@ -216,6 +253,7 @@ test('random reports never do more than that', () => {
           for (let change = 0; change < 400; change++) bytes[next(bytes.length)] = next(256);
         }),
         image,
+        [network(), network((bytes) => scramble(bytes, next))],
       ),
     );
   }
@@ -301,6 +339,7 @@ function everyMessage(): Buffer[] {
     message(protocol.RESUMED),
     failed(3, 1, 'namespaces', 'not all of them'),
     message(protocol.VIOLATION, Buffer.alloc(protocol.VIOLATION_BYTES)),
+    message(protocol.NET, new Uint8Array(network().buffer)),
     message(protocol.ENDED, ended),
   ];
 }
@@ -368,6 +407,8 @@ test('messages in any order, any number of times, end in a cause or one error', 
     ends.add((await converse(pieces(Buffer.concat(order), next))).end);
   }
   assert.ok(ends.has('power-off'));
+  assert.ok([...ends].some((end) => /nothing of network net/.test(end)));
+  assert.ok([...ends].some((end) => /no such network/.test(end)));
   assert.ok([...ends].some((end) => /told twice what confines it/.test(end)));
   assert.ok([...ends].some((end) => /went on after its last message/.test(end)));
   assert.ok([...ends].some((end) => /seccomp filter/.test(end)));

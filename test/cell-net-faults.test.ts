@@ -19,7 +19,6 @@ import {
   F_MRG_RXBUF,
   F_STATUS,
   frame,
-  MAC,
   offer,
   outgoing,
   RX,
@@ -37,6 +36,7 @@ import {
   untilUp,
 } from './cell-net-peer.ts';
 import type { Code } from './machine-code.ts';
+import { NET_MAC } from './machine-image.ts';
 
 const LARGE = 60_000;
 
@@ -302,7 +302,7 @@ for (const partBytes of [1, 7, 12, 13, 18, 19, 25, 26, 2000]) {
   cellTest(`only its own address gets out, cut into ${partBytes} bytes`, async () => {
     const other = '02:00:00:00:00:03';
     const last = '02:00:00:00:00:00';
-    const all = [MAC, other, last, MAC].map((source, i) => frame(20, i, source));
+    const all = [NET_MAC, other, last, NET_MAC].map((source, i) => frame(20, i, source));
     const running = await start(
       outgoing(all, partBytes),
       (code) => {

@@ -13,8 +13,9 @@ import { cellProgram } from '../host/cell-program.ts';
 import { writeImage } from '../host/write-image.ts';
 import { kvmMissing } from './bare-metal.ts';
 import { cellTest, type Ended, RunningCell, scratchPath } from './cell-guest.ts';
-import { netDevice, netImage } from './cell-net.ts';
+import { netImage } from './cell-net.ts';
 import { StreamPeer } from './cell-net-peer.ts';
+import { netDevice } from './machine-image.ts';
 
 /** The image of a guest with this device, to be spoilt. */
 function bytesOf(change: Partial<NetDevice>): Buffer {

@@ -7,8 +7,9 @@ import type { BytesSegment, NetDevice } from '../host/boot/image.ts';
 import * as protocol from '../host/engine/cell-protocol.ts';
 import { le } from './bare-metal.ts';
 import { type RunningCell, scratchPath, sleep, startSpawned, within } from './cell-guest.ts';
-import { netDevice, netImage } from './cell-net.ts';
+import { netImage } from './cell-net.ts';
 import type { Code } from './machine-code.ts';
+import { netDevice } from './machine-image.ts';
 
 const QUIET_MS = 60;
 

@@ -24,8 +24,6 @@ import {
   F_MRG_RXBUF,
   F_STATUS,
   frame,
-  MAC,
-  netDevice,
   netImage,
   offer,
   outgoing,
@@ -36,6 +34,7 @@ import {
 } from './cell-net.ts';
 import { assertIdle, countsOf, drops, NO_DROPS, untilUp } from './cell-net-peer.ts';
 import type { Code } from './machine-code.ts';
+import { NET_MAC, netDevice } from './machine-image.ts';
 import { closeAll, enterNamespace, HostSide, ip, newTap } from './net-namespace.ts';
 
 const missing = enterNamespace(import.meta.filename);
@@ -180,7 +179,7 @@ for (const count of [0, 4]) {
 }
 
 tapTest('a tap spoofs no address where it is told so', async () => {
-  const frames = ['02:00:00:00:00:09', MAC].map((source, i) => frame(60, i, source));
+  const frames = ['02:00:00:00:00:09', NET_MAC].map((source, i) => frame(60, i, source));
   const running = await start(
     outgoing(frames, 16),
     (code) =>

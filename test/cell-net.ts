@@ -8,6 +8,7 @@ import { DESC_F_NEXT, DESC_F_WRITE } from '../testing/queue.ts';
 import { le } from './bare-metal.ts';
 import { bareImage } from './cell-guest.ts';
 import type { Code } from './machine-code.ts';
+import { NET_MAC } from './machine-image.ts';
 
 export const WINDOW = 0xd0000000;
 export const QUEUE_SIZE = 256;
@@ -25,31 +26,9 @@ export const ZEROS = 0xf0000; // a header of a frame that wants nothing done
 export const BUFFERS = 0x200000; // of the driver, to receive into
 export const FRAMES = 0x380000; // of tests that send what lies in an image
 
-export const MAC = '02:00:00:00:00:01';
 export const macBytes = (mac: string): Buffer => Buffer.from(mac.replaceAll(':', ''), 'hex');
 
 // --- The device ---------------------------------------------------------------------------------
-
-export function netDevice(fds: number[], change: Partial<NetDevice> = {}): NetDevice {
-  return {
-    kind: 'virtio-net',
-    slot: { address: WINDOW, pin: 5 },
-    id: 'net',
-    name: 'test',
-    mac: MAC,
-    mtu: 0,
-    queuePairs: 1,
-    queueSize: QUEUE_SIZE,
-    offloads: 0n,
-    macFilter: false,
-    stream: false,
-    fds,
-    vhostFds: [],
-    rx: {},
-    tx: {},
-    ...change,
-  };
-}
 
 /** A bare-metal guest with this device. */
 export function netImage(
@@ -222,7 +201,7 @@ export const echoing = (code: Code, features = F_MRG_RXBUF): Code =>
 // --- Frames -------------------------------------------------------------------------------------
 
 /** A frame of so many bytes of a pattern that `seed` gives, from our address to another. */
-export function frame(lengthBytes: number, seed = 1, source = MAC): Buffer {
+export function frame(lengthBytes: number, seed = 1, source = NET_MAC): Buffer {
   const bytes = Buffer.alloc(Math.max(14, lengthBytes));
   for (let i = 14; i < bytes.length; i++) bytes[i] = (i * 7 + (i >> 8) * 13 + seed * 31) & 0xff;
   bytes.set(macBytes('02:00:00:00:00:02'), 0);

@@ -1,5 +1,5 @@
 // A small machine image with one of everything, for tests of what is made of images.
-import type { DiskDevice, MachineImage } from '../host/boot/image.ts';
+import type { DiskDevice, MachineImage, NetDevice } from '../host/boot/image.ts';
 import { CODE_64, startRegisters } from '../host/boot/registers.ts';
 
 export function diskDevice(fd: number, change: Partial<DiskDevice> = {}): DiskDevice {
@@ -15,6 +15,29 @@ export function diskDevice(fd: number, change: Partial<DiskDevice> = {}): DiskDe
     writeback: true,
     queueCount: 1,
     queueSize: 256,
+    ...change,
+  };
+}
+
+export const NET_MAC = '02:00:00:00:00:01';
+
+export function netDevice(fds: number[], change: Partial<NetDevice> = {}): NetDevice {
+  return {
+    kind: 'virtio-net',
+    slot: { address: 0xd0000000, pin: 5 },
+    id: 'net',
+    name: 'test',
+    mac: NET_MAC,
+    mtu: 0,
+    queuePairs: 1,
+    queueSize: 256,
+    offloads: 0n,
+    macFilter: false,
+    stream: false,
+    fds,
+    vhostFds: [],
+    rx: {},
+    tx: {},
     ...change,
   };
 }

@@ -10,7 +10,6 @@ import {
   echoing,
   echoSegments,
   frame,
-  netDevice,
   netImage,
   offer,
   outgoing,
@@ -18,6 +17,7 @@ import {
   TX,
 } from './cell-net.ts';
 import { StreamPeer, untilUp } from './cell-net-peer.ts';
+import { netDevice } from './machine-image.ts';
 import { HostSide, ip, newTap } from './net-namespace.ts';
 
 interface Traced {

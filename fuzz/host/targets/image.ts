@@ -1,14 +1,15 @@
 // The machine image made of a hostile kernel and disk: whatever is accepted is an image that the
 // cell takes. An input is one byte of choices, one of memory, then the kernel's ELF file.
 
+import { NET_QUEUE_PAIRS_MAX } from '../../../assembly/abi.ts';
 import { composeMachine, virtioSlots } from '../../../host/boot/compose.ts';
 import { crc32 } from '../../../host/boot/crc32.ts';
-import type { MachineImage } from '../../../host/boot/image.ts';
+import type { MachineImage, NetDevice, VirtioSlot } from '../../../host/boot/image.ts';
 import { type ImageBytes, imageBeside, imageInside } from '../../../host/boot/image-bytes.ts';
 import * as format from '../../../host/boot/image-format.ts';
 import { sniffFilesystem } from '../../../host/boot/sniff.ts';
 import { elf, KERNEL_BASE, vmlinux } from '../../../test/fake-kernel.ts';
-import { diskDevice } from '../../../test/machine-image.ts';
+import { diskDevice, netDevice } from '../../../test/machine-image.ts';
 import type { Random } from '../../../testing/random.ts';
 import type { Parser } from '../target.ts';
 import { mutateElf } from './kernel-file.ts';
@@ -61,13 +62,24 @@ function mutate(bytes: Uint8Array, random: Random): Uint8Array {
   return bytes;
 }
 
+/** A network device of one of the kinds that there are. */
+function net(choice: number, slot: VirtioSlot): NetDevice {
+  const queuePairs = choice & 8 ? NET_QUEUE_PAIRS_MAX : 1;
+  const fds = Array.from({ length: queuePairs }, (_, i) => 20 + i);
+  const limit = { size: 2 ** 53, oneTimeBurst: 2 ** 53, refillMs: 2 ** 32 };
+  return netDevice(fds, {
+    ...{ slot, queuePairs, macFilter: (choice & 4) !== 0, mtu: choice & 4 ? 65535 : 0 },
+    ...{ vhostFds: choice & 16 ? fds.map((fd) => fd + 10) : [], rx: { ops: limit } },
+  });
+}
+
 export function imageParser(): Parser {
   const files = scratch();
   const run = (input: Uint8Array): void => {
     const [choices = 0, size = 0] = input;
     const kernelPath = files.write('kernel', input.subarray(2));
     sniffFilesystem(input.subarray(2));
-    const [slot] = virtioSlots(1);
+    const [slot, second] = virtioSlots(2);
     const image = composeMachine({
       kernelPath,
       cmdline: 'console=ttyS0',
@@ -77,7 +89,10 @@ export function imageParser(): Parser {
       acpi: (choices & NO_ACPI) === 0,
       initrd: INITRDS[(choices >> 3) % INITRDS.length],
       bootTimer: true,
-      virtio: choices & DISK ? [diskDevice(9, { slot })] : [{ kind: 'virtio-rng', slot }],
+      virtio:
+        choices & DISK
+          ? [diskDevice(9, { slot }), net(size, second)]
+          : [{ kind: 'virtio-rng', slot }],
     });
     checkSegments(image);
     checkBytes(imageBeside(image));
@@ -89,7 +104,8 @@ export function imageParser(): Parser {
   ];
   const seeds = (): Uint8Array[] => {
     return kernels.flatMap((kernel) => {
-      return [0, LINUX64, NO_ACPI | 8, DISK | 16].map((choices, size) => {
+      return [0, LINUX64, NO_ACPI | 8, DISK | 16, DISK, DISK].map((choices, i) => {
+        const size = i < 4 ? i : 4 * (i - 3) + 8; // the kinds of networks
         return new Uint8Array(Buffer.concat([Buffer.of(choices, size), kernel]));
       });
     });

@@ -12,17 +12,20 @@ import { toRunResult } from '../../../host/engine/cell-report.ts';
 import { FaradayError } from '../../../host/errors.ts';
 import { explainCall, explainConfinement } from '../../../host/explain.ts';
 import { describeCrash, type RunFacts, toReport } from '../../../host/result.ts';
-import { diskDevice, machineImage } from '../../../test/machine-image.ts';
+import { diskDevice, machineImage, netDevice } from '../../../test/machine-image.ts';
 import type { Random } from '../../../testing/random.ts';
 import { spoilField } from '../mutate.ts';
 import type { Parser } from '../target.ts';
 import { must } from './must.ts';
 
-const IMAGE = machineImage({ virtio: [diskDevice(9)] });
+const NET_DEVICE = 2; // of the report: after the console and the disk
+const NET = netDevice([10, 11], { slot: { address: 0xd0001000, pin: 6 }, queuePairs: 2 });
+const IMAGE = machineImage({ virtio: [diskDevice(9), NET] });
+const NETS_MAX = 4; // records that are kept, as the host keeps few
 const PLAIN = /^[\x20-\x7e]*$/;
 
-function report(view: DataView): void {
-  const result = { ...toRunResult(view, IMAGE), confinement: null };
+function report(view: DataView, networks: DataView[]): void {
+  const result = { ...toRunResult(view, IMAGE, networks), confinement: null };
   const facts = { engine: 'cell', entry: 'pvh', composedMs: 1, confinement: {} };
   const text = JSON.stringify(toReport(facts as RunFacts, result));
   must(PLAIN.test(text), 'a report with characters of the cell');
@@ -30,8 +33,9 @@ function report(view: DataView): void {
   must(PLAIN.test(describeCrash(result)), 'a line with characters of the cell');
 }
 
-function take(message: Message): void {
-  if (message.type === 'ended') return report(message.report);
+function take(message: Message, networks: DataView[]): void {
+  if (message.type === 'ended') return report(message.report, networks);
+  if (message.type === 'network' && networks.length < NETS_MAX) networks.push(message.record);
   if (message.type === 'confined') {
     must(PLAIN.test(describeConfinement(readConfined(message.record))), 'odd characters');
   } else if (message.type === 'violation') {
@@ -48,9 +52,10 @@ function take(message: Message): void {
 
 function run(input: Uint8Array): void {
   const reader = new MessageReader();
+  const networks: DataView[] = [];
   const size = Math.max(1, input[0] ?? 1);
   for (let at = 1; at < input.length; at += size) {
-    for (const message of reader.push(input.subarray(at, at + size))) take(message);
+    for (const message of reader.push(input.subarray(at, at + size))) take(message, networks);
   }
 }
 
@@ -64,12 +69,23 @@ function message(type: number, payload: Uint8Array = new Uint8Array(0)): Buffer 
 function ended(change: (bytes: Buffer) => void): Buffer {
   const bytes = Buffer.alloc(protocol.REPORT_BYTES);
   bytes.writeUInt32LE(protocol.CAUSE_POWER_OFF, protocol.REPORT_CAUSE);
-  bytes.writeUInt32LE(1, protocol.REPORT_DEVICE_COUNT);
-  bytes.write('disk:rootfs', protocol.REPORT_DEVICES + protocol.DEVICE_NAME, 'latin1');
-  const at = protocol.REPORT_DEVICES;
+  bytes.writeUInt32LE(3, protocol.REPORT_DEVICE_COUNT);
+  for (const [i, name] of ['serial', 'disk:rootfs', 'net:net'].entries()) {
+    const place = protocol.REPORT_DEVICES + i * protocol.REPORT_DEVICE_STRIDE;
+    bytes.write(name, place + protocol.DEVICE_NAME, 'latin1');
+  }
+  const at = protocol.REPORT_DEVICES + protocol.REPORT_DEVICE_STRIDE;
   bytes.writeUInt32LE(protocol.ENGINE_SYNC, at + protocol.DEVICE_ENGINE);
   change(bytes);
   return message(protocol.ENDED, bytes);
+}
+
+function network(change: (bytes: Buffer) => void = () => {}): Buffer {
+  const bytes = Buffer.alloc(protocol.NET_BYTES);
+  bytes.writeUInt32LE(NET_DEVICE, protocol.NET_DEVICE);
+  bytes.writeUInt32LE(2 * NET.queuePairs, protocol.NET_QUEUE_COUNT);
+  change(bytes);
+  return message(protocol.NET, bytes);
 }
 
 function failed(call: string, about: string, errno = 13): Buffer {
@@ -98,9 +114,17 @@ function seeds(): Uint8Array[] {
     whole(message(protocol.VIOLATION, Buffer.alloc(protocol.VIOLATION_BYTES))),
     whole(message(protocol.LOG, log), message(protocol.LOG, log)),
     ...CALLS.map((call) => whole(failed(call, 'ABI 3, network'))),
-    whole(ended(() => {})),
+    whole(
+      network(),
+      ended(() => {}),
+    ),
+    whole(
+      network((bytes) => bytes.fill(0xff, protocol.NET_QUEUES)),
+      ended(() => {}),
+    ),
     ...causes.map((cause) => {
       return whole(
+        network(),
         ended((bytes) => {
           bytes.writeUInt32LE(cause, protocol.REPORT_CAUSE);
           bytes.writeUInt32LE(2, protocol.REPORT_SIGNAL);
