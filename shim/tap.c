@@ -12,6 +12,7 @@
 #define TUN_F_USO4 0x20
 #define TUN_F_USO6 0x40
 #endif
+#define USO (TUN_F_USO4 | TUN_F_USO6) // both or none
 #ifndef VIRTIO_NET_F_GUEST_USO4
 #define VIRTIO_NET_F_GUEST_USO4 54
 #define VIRTIO_NET_F_GUEST_USO6 55
@@ -42,6 +43,10 @@ int tap_set_offloads(int fd, uint64_t offloads) {
   for (unsigned i = 0; i < sizeof pairs / sizeof *pairs; i++) {
     if (offloads >> pairs[i].feature & 1) flags |= pairs[i].flag;
   }
+  // The kernel refuses what makes no sense without the rest, and a driver may have asked for that.
+  if (!(flags & TUN_F_CSUM)) flags = 0;
+  if (!(flags & (TUN_F_TSO4 | TUN_F_TSO6))) flags &= ~(unsigned long)TUN_F_TSO_ECN;
+  if ((flags & USO) != USO) flags &= ~(unsigned long)USO;
   return ioctl(fd, TUNSETOFFLOAD, flags) == 0 ? 0 : errno;
 }
 
