@@ -115,7 +115,8 @@ uint64_t device_features(const struct device *d) {
 struct device_net_state device_net_state(const struct device *d) {
   (void)d;
   static const uint16_t pairs[] = {0, 1, 2, 8, 9, 255, 65535};
-  return (struct device_net_state){.offloads = any_address(), .queue_pairs = pairs[random_below(7)]};
+  uint16_t count = pairs[random_below(sizeof pairs / sizeof *pairs)];
+  return (struct device_net_state){.offloads = any_address(), .queue_pairs = count};
 }
 
 bool device_running(const struct device *d) { return d && random_below(5) > 0; }
