@@ -279,7 +279,7 @@ net-peer download 127.0.0.1 8080 1048576
 net-peer stop 127.0.0.1 8080) > keep/host 2>&1 &
 ${boot('--net-backend user --publish 8080:7000')}`,
     guest: `${LEASE}
-echo "GUEST page $(wget -q -O - http://192.0.2.1:8001/page | sha256sum)"
+echo "GUEST page $(wget -q -O - http://192.0.2.2:8001/page | sha256sum)"
 ${LISTEN}`,
   },
 };
