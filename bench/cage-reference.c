@@ -61,7 +61,7 @@ static int request(struct disk *disk, uint32_t queue_index, uint32_t head) {
 static int notified(struct disk *disk, uint32_t index) {
   struct virtio *virtio = &disk->virtio;
   if (index >= virtio->queue_count || !running(virtio, &virtio->queues[index])) return 0;
-  int head = pop(virtio, &virtio->queues[index], virtio->in_flight[index]);
+  int head = pop(virtio, &virtio->queues[index], virtio->in_flight[index], 1);
   if (head < 0 || walk(virtio, &virtio->queues[index], (uint32_t)head)) return 0;
   return request(disk, index, (uint32_t)head);
 }

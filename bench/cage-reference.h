@@ -109,11 +109,15 @@ static inline void guest_fence(void) {
 #endif
 }
 
-/** Takes the next head off the available ring; -1: there is none, -2: the ring is broken. */
-static inline int pop(struct virtio *virtio, struct virtq *queue, struct in_flight *heads) {
+/**
+ * Takes the next head off the available ring; -1: there is none, -2: the ring is broken. `ask`: for
+ * the doorbell, where there is none.
+ */
+static inline int pop(struct virtio *virtio, struct virtq *queue, struct in_flight *heads,
+                      int ask) {
   int index = guest_load16(queue->avail_ring + 2);
   if (index == queue->avail_next) {
-    if (!(virtio->features & F_EVENT_IDX)) return -1;
+    if (!ask || !(virtio->features & F_EVENT_IDX)) return -1;
     uint64_t avail_event = queue->used_ring + 4 + 8 * (uint64_t)queue->size;
     if (guest_store16(avail_event, queue->avail_next)) return -2;
     guest_fence();

@@ -170,12 +170,12 @@ static int offer(struct interface *net, uint32_t index, uint32_t head) {
 }
 
 /** 1: a request stands in the record. As many chains as the queue holds are looked at. */
-static int drained(struct interface *net, uint32_t index) {
+static int drained(struct interface *net, uint32_t index, int ask) {
   struct virtio *virtio = &net->virtio;
   if (index >= queue_count(net) || !running(virtio, &virtio->queues[index])) return 0;
   struct virtq *queue = &virtio->queues[index];
   for (uint32_t budget = queue->size; budget; budget--) {
-    int head = pop(virtio, queue, virtio->in_flight[index]);
+    int head = pop(virtio, queue, virtio->in_flight[index], ask);
     if (head == EMPTY) return 0;
     if (head < 0) return broken(net, INCIDENT_MEMORY);
     int result;
@@ -272,9 +272,9 @@ static struct interface interface = {
 // The compiler must not know which device it is.
 static struct interface *volatile the_interface = &interface;
 
-static int notify(uint32_t queue) { return drained(the_interface, queue); }
+static int notify(uint32_t queue) { return drained(the_interface, queue, 1); }
 
-static int next(uint32_t queue) { return drained(the_interface, queue); }
+static int next(uint32_t queue) { return drained(the_interface, queue, 0); }
 
 static uint32_t tag(void) { return the_interface->virtio.record.tag; }
 
