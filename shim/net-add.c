@@ -57,7 +57,8 @@ static int add_queues(struct network *network, struct net *net, uint32_t index,
     uint64_t data = net_tag(SOURCE_KICK, index, queue);
     if (watch(network, kick, EPOLLIN | EPOLLET, data, failure)) return -1;
   }
-  for (uint32_t pair = 0; pair < net->pair_count && !net->vhost; pair++) {
+  // Of one whose queues the kernel serves, it tells when it is gone.
+  for (uint32_t pair = 0; pair < net->pair_count; pair++) {
     uint64_t data = net_tag(SOURCE_BACKEND, index, pair);
     if (watch(network, net->fds[pair], 0, data, failure)) return -1;
   }
@@ -71,6 +72,8 @@ static int add_net(struct network *network, const struct image_device *plan, str
   uint32_t pairs = (plan->queue_count - 1) / 2;
   const struct guest_memory *memory = &network->machine->memory;
   net->machine = network->machine;
+  net->index = index;
+  net->epoll = network->epoll;
   net->device = device;
   net->pair_count = net->active_pairs = pairs;
   net->mac_filter = plan->flags & IMAGE_DEVICE_FLAG_MAC_FILTER;

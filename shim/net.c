@@ -56,7 +56,12 @@ static void lend_queue(struct net *net, uint32_t queue, bool wanted) {
 static void set_queues(struct net *net, uint32_t active) {
   for (uint32_t pair = 0; pair < net->pair_count && net->pair_count > 1; pair++) {
     bool before = pair < net->active_pairs, after = pair < active;
-    if (before != after) tap_set_queue(net->fds[pair], after);
+    struct epoll_event event = {.data.u64 = net_tag(SOURCE_BACKEND, net->index, pair)};
+    if (before == after) continue;
+    tap_set_queue(net->fds[pair], after);
+    // Detached, it would look like one that is gone.
+    epoll_ctl(net->epoll, after ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, net->fds[pair], &event);
+    net->watched[pair] = 0;
   }
   net->active_pairs = active;
 }
@@ -168,21 +173,20 @@ static void handle(struct network *network, const struct epoll_event *event) {
 }
 
 /** Has epoll look at a backend exactly as far as something could be done then. */
-static void net_watch(const struct network *network, struct net *net, uint32_t pair,
-                      bool limited) {
+static void net_watch(struct net *net, uint32_t pair, bool limited) {
   const struct net_receive *receive = &net->receive[pair];
   bool wants = net->running && !receive->starved && !receive->pending && !limited;
   uint32_t events = (wants ? EPOLLIN : 0) | (net->transmit[pair].blocked ? EPOLLOUT : 0);
-  uint64_t data = net_tag(SOURCE_BACKEND, (uint32_t)(net - network->nets), pair);
+  uint64_t data = net_tag(SOURCE_BACKEND, net->index, pair);
   struct epoll_event event = {.events = events, .data.u64 = data};
   if (net->watched[pair] == events) return;
-  if (epoll_ctl(network->epoll, EPOLL_CTL_MOD, net->fds[pair], &event) == 0) {
+  if (epoll_ctl(net->epoll, EPOLL_CTL_MOD, net->fds[pair], &event) == 0) {
     net->watched[pair] = events;
   }
 }
 
 /** Gives each queue its turn. Returns the nanoseconds until one is due again; UINT64_MAX: never. */
-static uint64_t serve(const struct network *network, struct net *net) {
+static uint64_t serve(struct net *net) {
   uint64_t now = net->timed ? monotonic_ns() : 0;
   uint64_t delay = UINT64_MAX;
   for (uint32_t pair = 0; pair < net->active_pairs && !net->vhost; pair++) {
@@ -193,12 +197,13 @@ static uint64_t serve(const struct network *network, struct net *net) {
     if (transmit->ready && !transmit->blocked) more |= net_transmit(net, pair, now);
     uint64_t wait = more ? 0 : net_delay(net, pair, now);
     if (wait < delay) delay = wait;
-    if (!net->gone) net_watch(network, net, pair, net->timed && receive->ready && !more);
+    if (!net->gone) net_watch(net, pair, net->timed && receive->ready && !more);
   }
   if (net->gone && !net->down) {
-    for (uint32_t pair = 0; pair < net->pair_count && !net->vhost; pair++) {
-      epoll_ctl(network->epoll, EPOLL_CTL_DEL, net->fds[pair], NULL);
+    for (uint32_t pair = 0; pair < net->active_pairs; pair++) {
+      epoll_ctl(net->epoll, EPOLL_CTL_DEL, net->fds[pair], NULL);
     }
+    if (net->vhost) set_up(net, false); // takes back what the kernel has
     lose(net);
     return 0; // frames that waited for it are dropped
   }
@@ -234,7 +239,7 @@ static void net_run(void *argument) {
     for (int i = 0; i < count; i++) handle(network, &events[i]);
     delay = UINT64_MAX;
     for (uint32_t i = 0; i < network->count; i++) {
-      uint64_t wait = serve(network, &network->nets[i]);
+      uint64_t wait = serve(&network->nets[i]);
       if (wait < delay) delay = wait;
     }
   }

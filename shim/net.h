@@ -71,6 +71,8 @@ struct net_transmit {
 
 struct net {
   struct machine *machine;
+  uint32_t index; // among the network devices
+  int epoll;      // of the network thread
   struct device *device;
   uint32_t pair_count;
   int fds[ABI_NET_QUEUE_PAIRS_MAX];
