@@ -14,7 +14,6 @@ import {
   F_MRG_RXBUF,
   FRAMES,
   frame,
-  MAC,
   offer,
   outgoing,
   TX,
@@ -23,6 +22,7 @@ import {
 import { countsOf, drops, end, start } from './cell-net-peer.ts';
 import { netDevice } from './fixtures.ts';
 import type { Code } from './machine-code.ts';
+import { NET_MAC } from './machine-image.ts';
 
 const HEADER_BYTES = 12;
 const SHOWN = [
@@ -71,7 +71,7 @@ cellTest('a driver reads its registers without an exit, and finds what the cage 
   const [seen] = await running.peer.until(1);
   await end(running);
 
-  const { driver } = netDevice({ mac: MAC, offloads: 0n });
+  const { driver } = netDevice({ mac: NET_MAC, offloads: 0n });
   const expected: number[] = [];
   const note = () => {
     const running = driver.get(REG.Status) === RUNNING;
