@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 // What brings a backend up is not for others to call.
@@ -115,8 +116,8 @@ uint64_t device_features(const struct device *d) {
 struct device_net_state device_net_state(const struct device *d) {
   (void)d;
   static const uint16_t pairs[] = {0, 1, 2, 8, 9, 255, 65535};
-  uint16_t count = pairs[random_below(sizeof pairs / sizeof *pairs)];
-  return (struct device_net_state){.offloads = any_address(), .queue_pairs = count};
+  uint16_t many = pairs[random_below(7)];
+  return (struct device_net_state){.offloads = any_address(), .queue_pairs = many};
 }
 
 bool device_running(const struct device *d) { return d && random_below(5) > 0; }
@@ -227,13 +228,12 @@ static int open_net(void) {
   net->active_pairs = PAIRS;
   net->mac_filter = true;
   memcpy(net->mac, own, sizeof own);
-  struct failure failure;
-  net->receive = map(PAIRS * sizeof *net->receive, &failure);
-  net->transmit = map(PAIRS * sizeof *net->transmit, &failure);
-  net->stream = map(sizeof *net->stream, &failure);
+  net->receive = calloc(PAIRS, sizeof *net->receive);
+  net->transmit = calloc(PAIRS, sizeof *net->transmit);
+  net->stream = calloc(1, sizeof *net->stream);
   network.machine = &machine;
   network.count = 1;
-  network.epoll = epoll_create1(EPOLL_CLOEXEC);
+  network.epoll = net->epoll = epoll_create1(EPOLL_CLOEXEC);
   return ends[1];
 }
 
@@ -256,7 +256,7 @@ static int hostile(uint64_t seed, long rounds) {
         obey_driver(net, 2 * PAIRS);
         break;
       default:
-        serve(&network, net);
+        serve(net);
     }
     // One pair alone has a stream: the others are there for their rings.
     net->active_pairs = 1;
