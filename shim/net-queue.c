@@ -31,10 +31,17 @@ uint32_t net_next(struct net *net, uint32_t queue, bool ask, uint8_t *record, bo
                   uint32_t *effects) {
   uint32_t now = ask ? device_notify(net->device, queue) : device_next(net->device, queue);
   uint32_t size = now & ABI_EFFECT_REQUEST ? device_record(net->device, record, &now) : 0;
-  if (now & ABI_EFFECT_SETUP) view_show(net->device); // it broke: its driver looks at once
   *more = now & ABI_EFFECT_MORE;
   *effects |= now;
   return size;
+}
+
+void net_interrupt(const struct net *net, uint32_t effects) {
+  if (effects & ABI_EFFECT_SETUP) {
+    view_show(net->device);
+    machine_wake_network(net->machine);
+  }
+  device_interrupt(net->device, effects);
 }
 
 uint32_t net_reason(struct net *net, int error) {

@@ -30,6 +30,12 @@ void net_give_way(const struct net *net, uint32_t queue);
 /** What an errno of the backend makes of a frame; a backend that is gone is noticed. */
 uint32_t net_reason(struct net *net, int error);
 
+/**
+ * Interrupts for what calls into the cage answered. Where the device broke, its driver sees what
+ * became of it, and the thread looks at it once more. Lock held.
+ */
+void net_interrupt(const struct net *net, uint32_t effects);
+
 /** Whether the two buckets from `first` on hold the next frame back. */
 bool net_limited(struct net *net, uint32_t first, uint64_t now);
 

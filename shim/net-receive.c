@@ -227,7 +227,7 @@ bool net_receive(struct net *net, uint32_t pair, uint64_t now) {
     more = receive_one(net, pair);
   }
   // Once for all of them: the driver then finds as many as there are.
-  device_interrupt(net->device, receive->effects);
+  net_interrupt(net, receive->effects);
   pthread_mutex_unlock(&net->device->lock);
   receive->ready = more && !net->gone;
   return receive->ready && !net_limited(net, IMAGE_LIMIT_RX_BYTES, now);

@@ -45,7 +45,7 @@ static bool take_frames(struct net *net, struct net_transmit *transmit, uint32_t
     struct net_frame *frame = &transmit->frames[transmit->count];
     if (size > 0) transmit->count += take_frame(net, frame, queue, record, size, &effects);
   }
-  device_interrupt(net->device, effects);
+  net_interrupt(net, effects);
   return more || transmit->count > 0;
 }
 
@@ -67,10 +67,10 @@ static uint32_t cut_head(struct iovec **ranges, int *count, uint8_t head[HEAD_BY
   return done;
 }
 
-/** passt would open a connection of this host to itself: its loopback is not for guests. */
+/** passt would connect this host to itself, at 127.0.0.0/8 or 0.0.0.0: that is not for guests. */
 static bool to_loopback(const uint8_t head[HEAD_BYTES]) {
   bool ipv4 = head[ETHER_TYPE] == 0x08 && head[ETHER_TYPE + 1] == 0x00;
-  return ipv4 && head[IPV4_DESTINATION] == 127;
+  return ipv4 && (head[IPV4_DESTINATION] == 127 || head[IPV4_DESTINATION] == 0);
 }
 
 /** Sends one frame. 0, or an errno; EPERM: from another address than the device's. */
@@ -109,7 +109,7 @@ static void give_back(struct net *net, struct net_transmit *transmit, uint32_t q
     uint32_t tag = transmit->frames[transmit->first].tag;
     effects |= device_complete(net->device, tag, ABI_RESULT_OK, 0);
   }
-  device_interrupt(net->device, effects);
+  net_interrupt(net, effects);
 }
 
 /** Sends what was taken, as far as the backend and the limits let it. */

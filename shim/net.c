@@ -1,6 +1,7 @@
 // The network thread: waits for frames and doorbells, gives each queue its turn, and keeps the
 // backends as the drivers want them. Calls epoll_ctl, epoll_wait, read, futex, and what
 // net-queue.c, tap.c and vhost.c call.
+#include "net-queue.h"
 #include "net-source.h"
 
 #include <errno.h>
@@ -17,6 +18,7 @@
 #define EVENTS 32
 #define NS_PER_MS UINT64_C(1000000)
 #define DELAY_MS_MAX 1000
+#define CONTROL_TURN 4
 
 static void drain_counter(int fd) {
   uint64_t count;
@@ -38,6 +40,7 @@ static void lend_queue(struct net *net, uint32_t queue, bool wanted) {
   bool there = size > 0 && request_read(&rings, &device->memory, record, size) == 0 &&
                rings.kind == ABI_REQUEST_KIND_NET_RINGS;
   bool same = net->lent[queue] == place->generation;
+  net_interrupt(net, effects);
   if (vhost->running[queue % 2] && !(there && same)) {
     vhost_stop(vhost, queue % 2);
     if (--place->in_flight == 0) device_tell_idle(device);
@@ -66,10 +69,12 @@ static void set_queues(struct net *net, uint32_t active) {
   net->active_pairs = active;
 }
 
-static void set_offloads(const struct net *net, uint64_t offloads) {
-  for (uint32_t pair = 0; pair < net->active_pairs; pair++) {
-    tap_set_offloads(net->fds[pair], offloads);
-  }
+/** Each of these takes a lock that the whole host shares, so none is made in vain. */
+static void set_offloads(struct net *net, uint64_t offloads, uint32_t pairs) {
+  if (net->offloads == offloads && net->offload_pairs >= pairs) return;
+  for (uint32_t pair = 0; pair < pairs; pair++) tap_set_offloads(net->fds[pair], offloads);
+  net->offload_pairs = pairs;
+  net->offloads = offloads;
 }
 
 /** Whatever the driver did: brings the backend to that. */
@@ -84,7 +89,7 @@ static void set_up(struct net *net, bool still) {
   if (pairs == 0 || pairs > net->pair_count) pairs = 1; // whatever a cage says
   if (running && !net->stream) {
     set_queues(net, pairs);
-    set_offloads(net, state.offloads);
+    set_offloads(net, state.offloads, pairs);
   }
   if (net->vhost) {
     // The lock is held while the kernel finishes what it has begun: the device has nothing else
@@ -119,20 +124,21 @@ static void lose(struct net *net) {
 
 // --- The loop -----------------------------------------------------------------------------------
 
-/** Commands are answered by the cage. True: one may have changed what the backend has to do. */
-static bool obey_driver(struct net *net, uint32_t queue) {
-  uint32_t all = 0;
+/** Commands are answered by the cage, a few at a time. True: there may be more. */
+static bool obey_driver(struct net *net) {
+  uint32_t effects = 0;
+  bool setup = false;
   pthread_mutex_lock(&net->device->lock);
-  uint32_t effects = device_notify(net->device, queue);
-  for (int turn = 0;; turn++) {
+  for (int turn = 0; turn < CONTROL_TURN && net->control > 0; turn++) {
+    effects = device_notify(net->device, net->control);
+    setup |= effects & ABI_EFFECT_SETUP;
     if (effects & ABI_EFFECT_SETUP) view_show(net->device);
     device_interrupt(net->device, effects);
-    all |= effects;
-    if (!(effects & ABI_EFFECT_MORE) || turn == ABI_QUEUE_SIZE_MAX) break;
-    effects = device_next(net->device, queue);
+    if (!(effects & ABI_EFFECT_MORE)) net->control = 0;
   }
   pthread_mutex_unlock(&net->device->lock);
-  return all & ABI_EFFECT_SETUP;
+  if (setup) set_up(net, false);
+  return net->control > 0;
 }
 
 static bool is_control(const struct net *net, uint32_t queue) {
@@ -163,7 +169,7 @@ static void handle(struct network *network, const struct epoll_event *event) {
       return;
     case SOURCE_KICK:
       if (is_control(net, index)) {
-        if (obey_driver(net, index)) set_up(net, false);
+        net->control = index;
       } else if (index < 2 * net->pair_count && !net->vhost) {
         if (index % 2) net->transmit[index / 2].ready = true;
         else net->receive[index / 2].ready = true;
@@ -188,7 +194,7 @@ static void net_watch(struct net *net, uint32_t pair, bool limited) {
 /** Gives each queue its turn. Returns the nanoseconds until one is due again; UINT64_MAX: never. */
 static uint64_t serve(struct net *net) {
   uint64_t now = net->timed ? monotonic_ns() : 0;
-  uint64_t delay = UINT64_MAX;
+  uint64_t delay = obey_driver(net) ? 0 : UINT64_MAX;
   for (uint32_t pair = 0; pair < net->active_pairs && !net->vhost; pair++) {
     struct net_receive *receive = &net->receive[pair];
     struct net_transmit *transmit = &net->transmit[pair];
@@ -210,17 +216,24 @@ static uint64_t serve(struct net *net) {
   return delay;
 }
 
-/** Holds still while somebody wants that, with nothing of the guest's in anybody's hands. */
-static void stand_still(struct network *network) {
+/**
+ * Holds still while somebody wants that, with nothing of the guest's in anybody's hands. True: it
+ * did, and all queues are due.
+ */
+static bool stand_still(struct network *network) {
+  bool stood = false;
   while (__atomic_load_n(&network->wanted, __ATOMIC_SEQ_CST)) {
     for (uint32_t i = 0; i < network->count; i++) set_up(&network->nets[i], true);
     __atomic_store_n(&network->still, 1, __ATOMIC_SEQ_CST);
     futex_wake(&network->still);
     futex_wait(&network->wanted, 1, NULL);
-    if (__atomic_load_n(&network->wanted, __ATOMIC_SEQ_CST)) continue;
+    // First this: who wants it again and finds it still standing has said so before the next line.
     __atomic_store_n(&network->still, 0, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&network->wanted, __ATOMIC_SEQ_CST)) continue;
     for (uint32_t i = 0; i < network->count; i++) set_up(&network->nets[i], false);
+    stood = true;
   }
+  return stood;
 }
 
 static int milliseconds(uint64_t delay) {
@@ -234,7 +247,7 @@ static void net_run(void *argument) {
   struct epoll_event events[EVENTS];
   uint64_t delay = UINT64_MAX;
   for (;;) {
-    stand_still(network);
+    if (stand_still(network)) delay = 0;
     int count = epoll_wait(network->epoll, events, EVENTS, milliseconds(delay));
     for (int i = 0; i < count; i++) handle(network, &events[i]);
     delay = UINT64_MAX;

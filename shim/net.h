@@ -84,7 +84,9 @@ struct net {
   bool timed;             // it has a limit: the time counts
   bool running;           // its driver is there
   uint32_t active_pairs;  // that the driver uses
-  uint64_t offloads;      // in force at the backend
+  uint64_t offloads;      // in force at the backend, on the first `offload_pairs` pairs
+  uint32_t offload_pairs;
+  uint32_t control;       // the control queue, while commands may wait there; else 0
   struct bucket limits[IMAGE_LIMIT_COUNT];
   struct stream *stream;  // of a socket that carries frames; NULL: a tap
   struct vhost *vhost;    // one for each pair where the kernel serves the queues, or NULL

@@ -1,13 +1,21 @@
 // vhost-net. Calls ioctl(VHOST_*).
 //
-// Ring addresses come from the guest by way of its cage: request_read() has found them inside guest
-// RAM before they get here, and the kernel looks at no other memory than that of the table below.
+// Ring addresses come from the guest by way of its cage. request_read() has found that they lie
+// inside guest RAM; here their lengths are held against the queue's size, because the kernel takes
+// that number for granted. Buffers it looks up in the table below.
 #include "vhost.h"
 
 #include <errno.h>
 #include <linux/vhost.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_net.h>
+#include <linux/virtio_ring.h>
 #include <sys/ioctl.h>
 
+// Of what the kernel can do: no logging of its writes, no header of its own.
+#define KNOWN_FEATURES                                                              \
+  (UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC | UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX | \
+   UINT64_C(1) << VIRTIO_F_VERSION_1 | UINT64_C(1) << VIRTIO_NET_F_MRG_RXBUF)
 #define RINGS 3 // of a record: descriptor table, available ring, used ring
 
 struct memory_table {
@@ -61,11 +69,19 @@ static int set_backend(const struct vhost *vhost, uint32_t queue, int tap) {
   return ioctl(vhost->fd, VHOST_NET_SET_BACKEND, &backend) == 0 ? 0 : errno;
 }
 
+/** Whether the three rings are as long as a queue of that size needs them. */
+static bool fits(const struct request *rings) {
+  size_t size = rings->flags;
+  if (rings->range_count != RINGS || size == 0 || size > ABI_QUEUE_SIZE_MAX) return false;
+  return (size & (size - 1)) == 0 && rings->ranges[0].iov_len == 16 * size &&
+         rings->ranges[1].iov_len == 6 + 2 * size && rings->ranges[2].iov_len == 6 + 8 * size;
+}
+
 int vhost_start(struct vhost *vhost, uint32_t queue, const struct request *rings, int tap) {
-  uint64_t features = rings->offset & vhost->features;
+  uint64_t features = rings->offset & vhost->features & KNOWN_FEATURES;
   const struct vhost_vring_state size = {queue, rings->flags};
   const struct vhost_vring_state base = {queue, vhost->base[queue]};
-  if (rings->range_count != RINGS) return EPROTO;
+  if (!fits(rings)) return EPROTO;
   const struct vhost_vring_addr address = {
       .index = queue,
       .desc_user_addr = (uint64_t)(uintptr_t)rings->ranges[0].iov_base,

@@ -109,7 +109,7 @@ function packet(destination: number[], fill: number): Buffer {
 for (const partBytes of [2 ** 20, 7]) {
   cellTest(`no frame to the host's loopback leaves, in parts of ${partBytes} bytes`, async () => {
     const good = [packet([10, 0, 2, 2], 1), packet([128, 0, 0, 1], 2), frame(14, 3)];
-    const bad = [packet([127, 0, 0, 1], 4), packet([127, 255, 1, 2], 5)];
+    const bad = [packet([127, 0, 0, 1], 4), packet([0, 0, 0, 0], 5)];
     const all = [good[0]!, bad[0]!, good[1]!, bad[1]!, good[2]!];
     const running = await start(outgoing(all, partBytes), (code) => {
       awaitUsed(offer(bringUp(code), TX, all.length), TX, all.length).powerOff();

@@ -105,8 +105,9 @@ const WAYS: [what: string, sizes: Sizes][] = [
     { lengths: [14, 60, 500], bufferBytes: 28, parts: 4, partBytes: 5, features: F_MRG_RXBUF },
   ],
   [
-    'in one buffer for each, of eight descriptors',
-    { lengths: ALL, bufferBytes: 66000, parts: 8, partBytes: 7000, features: 0 },
+    // Not eight: the used ring would then look like a packet to nowhere, which does not leave.
+    'in one buffer for each, of six descriptors',
+    { lengths: ALL, bufferBytes: 66000, parts: 6, partBytes: 7000, features: 0 },
   ],
 ];
 

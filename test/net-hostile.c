@@ -253,7 +253,8 @@ static int hostile(uint64_t seed, long rounds) {
         net->stream = stream;
         break;
       case 1:
-        obey_driver(net, 2 * PAIRS);
+        net->control = 2 * PAIRS;
+        obey_driver(net);
         break;
       default:
         serve(net);
