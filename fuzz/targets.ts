@@ -1,7 +1,7 @@
 // What there is to fuzz among the devices: each target is a kind of device in a few configurations
 // (variants), brought up as far as its programs expect it.
 import * as abi from '../assembly/abi.ts';
-import { encodeBlkConfig, encodeRngConfig } from '../host/device-config.ts';
+import { encodeBlkConfig, encodeNetConfig, encodeRngConfig } from '../host/device-config.ts';
 import {
   ACKNOWLEDGE,
   DRIVER,
@@ -14,8 +14,10 @@ import {
 } from '../testing/driver.ts';
 import {
   AVAIL_RING,
+  PAIR_AREA,
   QUEUE_AREA,
   TARGET_BLK,
+  TARGET_NET,
   TARGET_PORT,
   TARGET_RING,
   TARGET_RNG,
@@ -152,7 +154,7 @@ export function bringUp(
   write(REG.DriverFeaturesSel, 0);
   write(REG.DriverFeatures, Number(features & 0xffffffffn));
   write(REG.DriverFeaturesSel, 1);
-  write(REG.DriverFeatures, Number(F_VERSION_1 >> 32n));
+  write(REG.DriverFeatures, Number((features | F_VERSION_1) >> 32n));
   write(REG.Status, ACKNOWLEDGE | DRIVER | FEATURES_OK);
   for (let queue = 0; queue < count; queue++) {
     const { desc, avail, used } = placesOf(queue);
@@ -180,6 +182,6 @@ export function deviceTarget(name: string): DeviceTarget {
 
 /** Where the machine's driver has a queue's parts (fuzz/machine/shared.ts). */
 function placesOf(queue: number): { desc: number; avail: number; used: number } {
-  const desc = queue * QUEUE_AREA;
+  const desc = (queue % 2) * QUEUE_AREA + Math.floor(queue / 2) * PAIR_AREA;
   return { desc, avail: desc + AVAIL_RING, used: desc + USED_RING };
 }
