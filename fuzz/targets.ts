@@ -1,7 +1,7 @@
 // What there is to fuzz among the devices: each target is a kind of device in a few configurations
 // (variants), brought up as far as its programs expect it.
 import * as abi from '../assembly/abi.ts';
-import { encodeBlkConfig, encodeNetConfig, encodeRngConfig } from '../host/device-config.ts';
+import { encodeBlkConfig, encodeNetConfig, encodeRngConfig, NET_OFFLOADS_ALL } from '../host/device-config.ts';
 import {
   ACKNOWLEDGE,
   DRIVER,
@@ -84,6 +84,27 @@ function rng(size: number | null, features = 0n): Variant {
   };
 }
 
+const MRG_RXBUF = 1n << 15n;
+const CONTROL = (1n << 17n) | (1n << 18n) | (1n << 19n) | (1n << 20n) | (1n << 21n); // CTRL_*
+const MQ = 1n << 22n;
+const MAC_ADDR = 1n << 23n;
+const GUEST_OFFLOADS = 1n << 2n;
+const EVERYTHING = NET_OFFLOADS_ALL | MRG_RXBUF | CONTROL | GUEST_OFFLOADS;
+
+function net(
+  config: Partial<Parameters<typeof encodeNetConfig>[0]>,
+  count: number,
+  size: number | null,
+  features = 0n,
+): Variant {
+  const mac = '02:00:00:00:00:01';
+  return {
+    kind: abi.KIND_VIRTIO_NET,
+    config: encodeNetConfig({ mac, queueSize: 64, ...config }),
+    queues: size === null ? null : { count, size, features },
+  };
+}
+
 function port(name: string, kind: number, describe: string): DeviceTarget {
   const variants = [{ kind, config: new Uint8Array(0), queues: null }];
   return { name, describe, generator: TARGET_PORT, variants };
@@ -130,6 +151,20 @@ export const DEVICE_TARGETS: readonly DeviceTarget[] = [
     describe: 'the entropy device',
     generator: TARGET_RNG,
     variants: [rng(16), rng(16, ALL), rng(4, EVENT)],
+  },
+  {
+    name: 'net',
+    describe: 'frames both ways and the control queue of a network device',
+    generator: TARGET_NET,
+    variants: [
+      net({ mtu: 1500 }, 3, 16, ALL | EVERYTHING | MAC_ADDR),
+      net({ offloads: 0n }, 2, 16),
+      net({ queuePairs: 2 }, 5, 8, EVENT | EVERYTHING | MAC_ADDR | MQ),
+      net({ queuePairs: 2, vhost: true }, 5, 16, EVENT | EVERYTHING | MQ),
+      net({ fixedMac: true }, 3, 4, INDIRECT | EVERYTHING),
+      net({}, 2, 64, EVENT | MRG_RXBUF),
+      net({ queuePairs: 3 }, 0, null),
+    ],
   },
   {
     name: 'state',

@@ -93,8 +93,8 @@ export function frame(index: u32, first: u32, start: u32, shape: u64): void {
 /** Receive buffers. `first`: low byte descriptor, then how many, then SHAPE_*. */
 export function offerBuffers(index: u32, first: u32, lengths: u32, shape: u64): void {
   const how = first >> 12;
-  const pieces = 1 + (<u32>shape & 3);
-  const many = 1 + (first >> 8 & 15);
+  const pieces: u32 = 1 + (<u32>shape & 3);
+  const many: u32 = 1 + (first >> 8 & 15);
   let address: u64 = BUFFERS + ((shape >> 8) & 0x7f) * 256;
   let next = first & 0xff;
   for (let each: u32 = 0; each < many; each++) {

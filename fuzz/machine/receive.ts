@@ -1,13 +1,13 @@
 // A frame was received: as many buffers as it fills are given back, the oldest first, their number
 // goes into the first one's header, and all are shown together (virtio 1.2 §5.1.6.4; docs/abi.md, a
 // network device's queues).
-import { NET_HEADER_BYTES, TAG_HEAD_MASK } from "../../assembly/abi";
+import { TAG_HEAD_MASK } from "../../assembly/abi";
 import { RULE_USED_HEAD, RULE_USED_LENGTH, RULE_WRITE } from "./shared";
 import { addressOf, lengthOf } from "./chain";
 import { setOutstanding } from "./heads";
 import { heldBytes, heldCount, heldNumber, heldTag, letGo } from "./held";
 import { violate } from "./violation";
-import { accepted, beginWalk, count, readableCount, stepWalk, writableBytes } from "./walk";
+import { accepted, beginWalk, count, readableCount, stepWalk } from "./walk";
 
 const MRG_RXBUF: u64 = 1 << 15;
 const NUM_BUFFERS: u32 = 10; // where it is in the header
@@ -68,8 +68,8 @@ export function beginReceive(
 export function received(): u32 {
   if (filled != planned) return 0;
   if (number != CUT) return numberBytes == NUMBER_BYTES ? planned : 0;
-  const fits = walked && writableBytes >= <u64>NET_HEADER_BYTES && !refused;
-  return walking && (!fits || numberBytes == NUMBER_BYTES) ? planned : 0;
+  // Read again the chain may be malformed, and then there is no number: the reference knows.
+  return walking && (numberBytes != 1 || refused) ? planned : 0;
 }
 
 /** A descriptor is read again. False: that has no place here. */
