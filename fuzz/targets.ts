@@ -1,7 +1,12 @@
 // What there is to fuzz among the devices: each target is a kind of device in a few configurations
 // (variants), brought up as far as its programs expect it.
 import * as abi from '../assembly/abi.ts';
-import { encodeBlkConfig, encodeNetConfig, encodeRngConfig, NET_OFFLOADS_ALL } from '../host/device-config.ts';
+import {
+  encodeBlkConfig,
+  encodeNetConfig,
+  encodeRngConfig,
+  NET_OFFLOADS_ALL,
+} from '../host/device-config.ts';
 import {
   ACKNOWLEDGE,
   DRIVER,
