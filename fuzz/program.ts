@@ -27,6 +27,10 @@ const OPS = [
   'fail',
   'state',
   'table',
+  'frame',
+  'buffers',
+  'command',
+  'receive',
 ] as const;
 
 const SHOWN_MAX = 60; // characters of a line that is refused

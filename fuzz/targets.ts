@@ -1,7 +1,12 @@
 // What there is to fuzz among the devices: each target is a kind of device in a few configurations
 // (variants), brought up as far as its programs expect it.
 import * as abi from '../assembly/abi.ts';
-import { encodeBlkConfig, encodeRngConfig } from '../host/device-config.ts';
+import {
+  encodeBlkConfig,
+  encodeNetConfig,
+  encodeRngConfig,
+  NET_OFFLOADS_ALL,
+} from '../host/device-config.ts';
 import {
   ACKNOWLEDGE,
   DRIVER,
@@ -14,8 +19,10 @@ import {
 } from '../testing/driver.ts';
 import {
   AVAIL_RING,
+  PAIR_AREA,
   QUEUE_AREA,
   TARGET_BLK,
+  TARGET_NET,
   TARGET_PORT,
   TARGET_RING,
   TARGET_RNG,
@@ -82,6 +89,27 @@ function rng(size: number | null, features = 0n): Variant {
   };
 }
 
+const MRG_RXBUF = 1n << 15n;
+const CONTROL = (1n << 17n) | (1n << 18n) | (1n << 19n) | (1n << 20n) | (1n << 21n); // CTRL_*
+const MQ = 1n << 22n;
+const MAC_ADDR = 1n << 23n;
+const GUEST_OFFLOADS = 1n << 2n;
+const EVERYTHING = NET_OFFLOADS_ALL | MRG_RXBUF | CONTROL | GUEST_OFFLOADS;
+
+function net(
+  config: Partial<Parameters<typeof encodeNetConfig>[0]>,
+  count: number,
+  size: number | null,
+  features = 0n,
+): Variant {
+  const mac = '02:00:00:00:00:01';
+  return {
+    kind: abi.KIND_VIRTIO_NET,
+    config: encodeNetConfig({ mac, queueSize: 64, ...config }),
+    queues: size === null ? null : { count, size, features },
+  };
+}
+
 function port(name: string, kind: number, describe: string): DeviceTarget {
   const variants = [{ kind, config: new Uint8Array(0), queues: null }];
   return { name, describe, generator: TARGET_PORT, variants };
@@ -130,6 +158,20 @@ export const DEVICE_TARGETS: readonly DeviceTarget[] = [
     variants: [rng(16), rng(16, ALL), rng(4, EVENT)],
   },
   {
+    name: 'net',
+    describe: 'frames both ways and the control queue of a network device',
+    generator: TARGET_NET,
+    variants: [
+      net({ mtu: 1500 }, 3, 16, ALL | EVERYTHING | MAC_ADDR),
+      net({ offloads: 0n }, 2, 16),
+      net({ queuePairs: 2 }, 5, 8, EVENT | EVERYTHING | MAC_ADDR | MQ),
+      net({ queuePairs: 2, vhost: true }, 5, 16, EVENT | EVERYTHING | MQ),
+      net({ fixedMac: true }, 3, 4, INDIRECT | EVERYTHING),
+      net({}, 2, 64, EVENT | MRG_RXBUF),
+      net({ queuePairs: 3 }, 0, null),
+    ],
+  },
+  {
     name: 'state',
     describe: 'loading of saved states: refused, or safe to run',
     generator: TARGET_STATE,
@@ -152,7 +194,7 @@ export function bringUp(
   write(REG.DriverFeaturesSel, 0);
   write(REG.DriverFeatures, Number(features & 0xffffffffn));
   write(REG.DriverFeaturesSel, 1);
-  write(REG.DriverFeatures, Number(F_VERSION_1 >> 32n));
+  write(REG.DriverFeatures, Number((features | F_VERSION_1) >> 32n));
   write(REG.Status, ACKNOWLEDGE | DRIVER | FEATURES_OK);
   for (let queue = 0; queue < count; queue++) {
     const { desc, avail, used } = placesOf(queue);
@@ -180,6 +222,6 @@ export function deviceTarget(name: string): DeviceTarget {
 
 /** Where the machine's driver has a queue's parts (fuzz/machine/shared.ts). */
 function placesOf(queue: number): { desc: number; avail: number; used: number } {
-  const desc = queue * QUEUE_AREA;
+  const desc = (queue % 2) * QUEUE_AREA + Math.floor(queue / 2) * PAIR_AREA;
   return { desc, avail: desc + AVAIL_RING, used: desc + USED_RING };
 }

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { QUEUE_COUNT_MAX } from '../assembly/abi.ts';
 import { CORPUS_FOLDER, readPrograms, writePrograms } from '../fuzz/corpus.ts';
 import { Machine } from '../fuzz/engine.ts';
 import { loadModules } from '../fuzz/load.ts';
@@ -123,8 +124,11 @@ test("the fuzz machine's places are apart, and every variant has its own", () =>
     [shared.COMPARISONS, 16 * shared.COMPARISONS_MAX],
     [shared.PROGRAM, shared.ENTRY_BYTES],
     [shared.WALK, 16 * shared.WALK_MAX],
-    [shared.HEADS, 8 * 256 * 16],
+    [shared.HEADS, QUEUE_COUNT_MAX * 256 * 16],
     [shared.FLIGHTS, 32 * 16],
+    [shared.NET_HEADER, 12],
+    [shared.HELD, QUEUE_COUNT_MAX * 256 * 16],
+    [shared.HELD_COUNTS, QUEUE_COUNT_MAX * 8],
     [shared.RAM, shared.RAM_BYTES],
     [shared.SNAPSHOTS, shared.VARIANTS_MAX * shared.SNAPSHOT_STRIDE],
     [shared.TRACE, shared.TRACE_BYTES],

@@ -1,9 +1,10 @@
 // Runs a program: a list of things that a guest's driver and the host do (shared.ts, OP_*).
 // Virtio 1.2 §2.7 (rings), §3.1.1 (bring-up), §4.2 (registers), §5.2.6 (block requests).
 import {
-  EFFECT_REQUEST, INBOX, KIND_VIRTIO_BLK, RANGE_LENGTH, REQUEST, REQUEST_KIND,
-  REQUEST_KIND_BLK_OUT, REQUEST_RANGES, REQUEST_RANGE_COUNT, REQUEST_TAG, STATE, STATE_BYTES,
-  STATE_KIND, TAG_GENERATION_SHIFT,
+  EFFECT_REQUEST, INBOX, KIND_VIRTIO_BLK, KIND_VIRTIO_NET, RANGE_LENGTH, REQUEST, REQUEST_KIND,
+  REQUEST_KIND_BLK_OUT, REQUEST_KIND_NET_RINGS, REQUEST_KIND_NET_RX, REQUEST_KIND_NET_TX,
+  REQUEST_RANGES, REQUEST_RANGE_COUNT, REQUEST_TAG, STATE, STATE_BYTES, STATE_KIND,
+  TAG_GENERATION_SHIFT,
 } from "../../assembly/abi";
 import {
   VIRTQ_DESC_F_INDIRECT, VIRTQ_DESC_F_NEXT, VIRTQ_DESC_F_WRITE,
@@ -13,17 +14,23 @@ import {
   FLIGHTS, PROGRAM,
 } from "./places";
 import {
-  AVAIL_RING, BUFFERS, HEADERS, NOTIFY_BY_REGISTER, NOTIFY_COMPLETE, NOTIFY_ONCE, OP_AVAIL_INDEX,
-  OP_BRING_UP, OP_COMPLETE, OP_DESCRIPTOR, OP_EVENT, OP_FAIL, OP_HEADER, OP_INPUT, OP_NEXT,
-  OP_NOTIFY, OP_OFFER, OP_POKE, OP_READ, OP_REQUEST, OP_RESET, OP_STATE, OP_TABLE, OP_TIME,
-  OP_WRITE, QUEUE_AREA, SHAPE_EMPTY_STATUS, SHAPE_INDIRECT, SHAPE_NO_STATUS, SHAPE_SPLIT_HEADER,
-  SHAPE_WRONG_WAY, STATUSES, TABLES, TRACE_STATE, USED_RING,
+  BUFFERS, NOTIFY_BY_REGISTER, NOTIFY_COMPLETE, NOTIFY_ONCE, OP_AVAIL_INDEX, OP_BRING_UP,
+  OP_BUFFERS, OP_COMMAND, OP_COMPLETE, OP_DESCRIPTOR, OP_EVENT, OP_FAIL, OP_FRAME, OP_HEADER,
+  OP_INPUT, OP_NEXT, OP_NOTIFY, OP_OFFER, OP_POKE, OP_READ, OP_RECEIVE, OP_REQUEST, OP_RESET,
+  OP_STATE, OP_TABLE, OP_TIME, OP_WRITE, SHAPE_EMPTY_STATUS, SHAPE_INDIRECT, SHAPE_NO_STATUS,
+  SHAPE_SPLIT_HEADER, SHAPE_WRONG_WAY, STATUSES, TRACE_STATE,
 } from "./shared";
 import {
   callCheck, callComplete, callFail, callInput, callNext, callNotify, callRead, callReset,
   callWrite, wantsMore,
 } from "./core";
-import { isRam, ramLoad16, ramStore, storeBytes } from "./memory";
+import {
+  availRing, descriptor, descriptorAt, event, headerAt, offer, queueAt, queueSize, setQueueSize,
+  tableAt, usedRing,
+} from "./driver";
+import { adoptHeld } from "./held";
+import { isRam, ramStore, storeBytes } from "./memory";
+import { command, frame, offerBuffers, receive } from "./net-actions";
 import { traceBytes } from "./trace";
 import { violated } from "./violation";
 
@@ -41,11 +48,10 @@ const HOST_BYTES_MAX: u32 = 16; // what the host is made to write of a request's
 let flights: u32 = 0;
 let unchecked: bool = false; // the state was changed, and nobody has looked at it
 let refused: bool = false; // a state that does not load: the device must not run
-let queueSize: u32 = 16; // what the driver made its rings for
 
 /** Runs the actions of the present program, up to the first broken rule. */
 export function perform(size: u32): void {
-  queueSize = size;
+  setQueueSize(size);
   flights = 0;
   unchecked = false;
   refused = false;
@@ -61,6 +67,7 @@ function ready(): bool {
   if (!unchecked) return true;
   unchecked = false;
   refused = !callCheck();
+  if (!refused) adoptHeld();
   return !refused;
 }
 
@@ -70,15 +77,19 @@ function act(at: usize): void {
   const b: u32 = load<u16>(at, ACTION_B);
   const c = load<u32>(at, ACTION_C);
   const d = load<u64>(at, ACTION_D);
+  const queue = a & queueMask();
   switch (op) {
     case OP_DESCRIPTOR: descriptor(descriptorAt(a), d, c, b & 0xff, b >> 8); return;
-    case OP_OFFER: offer(a & 1, b); return;
-    case OP_AVAIL_INDEX: ramStore(availRing(a & 1) + 2, 2, b); return;
-    case OP_EVENT: event(a & 1, b, c); return;
+    case OP_OFFER: offer(queue, b); return;
+    case OP_AVAIL_INDEX: ramStore(availRing(queue) + 2, 2, b); return;
+    case OP_EVENT: event(queue, b, c); return;
     case OP_HEADER: header(b, c, d); return;
     case OP_REQUEST: request(a & 0x7f, a >> 7, b, c, d); return;
     case OP_POKE: ramStore(b, widthOf(a), d); return;
     case OP_TABLE: descriptor(descriptorAt(a), tableAt(b), c, VIRTQ_DESC_F_INDIRECT, 0); return;
+    case OP_FRAME: frame(queue, b, c, d); return;
+    case OP_BUFFERS: offerBuffers(queue, b, c, d); return;
+    case OP_COMMAND: command(b, c, d); return;
     case OP_STATE: pokeState(widthOf(a), <u32>b | (c & 1) << 16, d); return;
   }
   if (ready()) call(op, a, b, c, d, at);
@@ -94,9 +105,19 @@ function call(op: u32, a: u32, b: u32, c: u32, d: u64, at: usize): void {
     case OP_BRING_UP: bringUp(a, b, c); return;
     case OP_INPUT: input(min<u32>(a, 8), at + ACTION_D); return;
     case OP_TIME: input(8, at + ACTION_D); return;
+    case OP_RECEIVE: receive(a & 0x1f, a >> 7, b, <u32>d); return;
     case OP_RESET: callReset(); return;
     case OP_FAIL: callFail(); return;
   }
+}
+
+function isNet(): bool {
+  return load<u32>(STATE_KIND) == KIND_VIRTIO_NET;
+}
+
+// Of the queues that the driver has places for.
+function queueMask(): u32 {
+  return isNet() ? 7 : 1;
 }
 
 function widthOf(code: u32): u32 {
@@ -104,46 +125,6 @@ function widthOf(code: u32): u32 {
 }
 
 // --- The driver's memory -------------------------------------------------------------------------
-
-function availRing(queue: u32): u64 {
-  return queue * QUEUE_AREA + AVAIL_RING;
-}
-
-function usedRing(queue: u32): u64 {
-  return queue * QUEUE_AREA + USED_RING;
-}
-
-// 0 to 63: queue 0's table; 64 to 127: queue 1's; from 128: the first indirect tables.
-function descriptorAt(index: u32): u64 {
-  if (index < 128) return (index >> 6) * QUEUE_AREA + ((index & 63) << 4);
-  return TABLES + ((index - 128) << 4);
-}
-
-function tableAt(slot: u32): u64 {
-  return TABLES + ((slot & 31) << 8);
-}
-
-function descriptor(at: u64, address: u64, length: u32, flags: u32, next: u32): void {
-  ramStore(at, 8, address);
-  ramStore(at + 8, 8, <u64>length | (<u64>flags << 32) | (<u64>next << 48));
-}
-
-function offer(queue: u32, head: u32): void {
-  const ring = availRing(queue);
-  const index = ramLoad16(<u32>ring + 2);
-  ramStore(ring + 4 + ((index & (queueSize - 1)) << 1), 2, head);
-  ramStore(ring + 2, 2, index + 1);
-}
-
-function event(queue: u32, usedEvent: u32, flags: u32): void {
-  const ring = availRing(queue);
-  ramStore(ring + 4 + (queueSize << 1), 2, usedEvent);
-  ramStore(ring, 2, flags);
-}
-
-function headerAt(slot: u32): u64 {
-  return HEADERS + ((slot & 0xff) << 4);
-}
 
 function header(slot: u32, type: u32, sector: u64): void {
   const at = headerAt(slot);
@@ -160,7 +141,7 @@ function request(type: u32, queue: u32, first: u32, sector: u32, shape: u64): vo
   const length = <u32>(shape >> 16) & 0xffff;
   const buffer: u64 = BUFFERS + ((shape >> 32) & 0x7f) * 256;
   const slot = first >> 8;
-  const own: u64 = queue * QUEUE_AREA;
+  const own = queueAt(queue);
   const table: u64 = how & SHAPE_INDIRECT ? tableAt(slot) : own;
   let at = how & SHAPE_INDIRECT ? 0 : first & (queueSize - 1);
   const head = first & (queueSize - 1);
@@ -214,10 +195,13 @@ function notify(queue: u32, how: u32): void {
 /** Takes the request that a call handed out, if it did; `now`: and carries it out. */
 function take(effects: u32, now: bool): void {
   if ((effects & EFFECT_REQUEST) == 0 || load<u32>(STATE_KIND) < <u32>KIND_VIRTIO_BLK) return;
+  const kind = load<u32>(REQUEST, REQUEST_KIND);
+  // Buffers are kept in their order elsewhere, and rings need no answer.
+  if (kind == REQUEST_KIND_NET_RX || kind == REQUEST_KIND_NET_RINGS) return;
   if (flights == IN_FLIGHT_MAX) flights--;
   const flight = FLIGHTS + (<usize>flights << 4);
   const ranges = load<u32>(REQUEST, REQUEST_RANGE_COUNT) != 0;
-  const fills = ranges && load<u32>(REQUEST, REQUEST_KIND) != <u32>REQUEST_KIND_BLK_OUT;
+  const fills = ranges && kind != REQUEST_KIND_BLK_OUT && kind != REQUEST_KIND_NET_TX;
   store<u64>(flight, ranges ? load<u64>(REQUEST, REQUEST_RANGES) : 0);
   store<u32>(flight, load<u32>(REQUEST, REQUEST_TAG), 8);
   store<u32>(flight, fills ? load<u32>(REQUEST, REQUEST_RANGES + RANGE_LENGTH) : 0, 12);
@@ -277,30 +261,36 @@ function set(register: u32, value: u32): void {
   callWrite(register, 4, value);
 }
 
-/** From reset to DRIVER_OK, as a driver does it. `features`: bits 0 and 1 are 28 and 29. */
+/**
+ * From reset to DRIVER_OK, as a driver does it. `features`: bits 0 and 1 are 28 and 29; of a network
+ * device those that they are, and bits 54 to 56 from bit 5 of `sizeLog` on.
+ */
 function bringUp(sizeLog: u32, queueCount: u32, features: u32): void {
-  queueSize = 1 << (sizeLog & 7);
+  const net = isNet();
+  setQueueSize(1 << (net ? min<u32>(sizeLog & 7, 4) : sizeLog & 7));
   set(STATUS, 0);
   set(STATUS, 1);
   set(STATUS, 3);
   set(0x24, 0); // DriverFeaturesSel
-  set(0x20, features << 28 | (features >> 2 & 0x3fff)); // DriverFeatures
+  set(0x20, net ? features : features << 28 | (features >> 2 & 0x3fff)); // DriverFeatures
   set(0x24, 1);
-  set(0x20, 1); // VIRTIO_F_VERSION_1
+  set(0x20, net ? 1 | (sizeLog >> 5) << 22 : 1); // VIRTIO_F_VERSION_1
   set(STATUS, 0xb);
-  const count = min<u32>(max<u32>(queueCount, 1), 2);
-  for (let queue: u32 = 0; queue < count; queue++) {
-    set(0x30, queue); // QueueSel
-    set(0x38, queueSize); // QueueNum
-    set(0x80, queue * QUEUE_AREA); // QueueDescLow, High
-    set(0x84, 0);
-    set(0x90, <u32>availRing(queue)); // QueueDriverLow, High
-    set(0x94, 0);
-    set(0xa0, <u32>usedRing(queue)); // QueueDeviceLow, High
-    set(0xa4, 0);
-    ramStore(availRing(queue), 4, 0);
-    ramStore(usedRing(queue), 4, 0);
-    set(0x44, 1); // QueueReady
-  }
+  const count = min<u32>(max<u32>(queueCount, 1), net ? 7 : 2);
+  for (let queue: u32 = 0; queue < count; queue++) setUpQueue(queue);
   set(STATUS, 0xf);
+}
+
+function setUpQueue(queue: u32): void {
+  set(0x30, queue); // QueueSel
+  set(0x38, queueSize); // QueueNum
+  set(0x80, <u32>queueAt(queue)); // QueueDescLow, High
+  set(0x84, 0);
+  set(0x90, <u32>availRing(queue)); // QueueDriverLow, High
+  set(0x94, 0);
+  set(0xa0, <u32>usedRing(queue)); // QueueDeviceLow, High
+  set(0xa4, 0);
+  ramStore(availRing(queue), 4, 0);
+  ramStore(usedRing(queue), 4, 0);
+  set(0x44, 1); // QueueReady
 }

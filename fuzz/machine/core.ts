@@ -2,9 +2,9 @@
 // exports are those of assembly/index.ts.
 import {
   EFFECT_CANCEL, EFFECT_INCIDENT, EFFECT_INPUT_SPACE, EFFECT_IRQ, EFFECT_MARKER, EFFECT_MORE,
-  EFFECT_OUTPUT, EFFECT_PANIC, EFFECT_POWER_OFF, EFFECT_REBOOT, EFFECT_REQUEST, INBOX,
+  EFFECT_OUTPUT, EFFECT_PANIC, EFFECT_POWER_OFF, EFFECT_REBOOT, EFFECT_REQUEST, EFFECT_SETUP, INBOX,
   KIND_ACPI_PM, KIND_BOOT_TIMER, KIND_I8042, KIND_PVPANIC, KIND_SERIAL, KIND_VIRTIO_BLK,
-  KIND_VIRTIO_RNG, OUTBOX_VALUE, RANGE_STRIDE, REQUEST, REQUEST_BYTES_MAX, REQUEST_KIND,
+  KIND_VIRTIO_NET, KIND_VIRTIO_RNG, OUTBOX_VALUE, QUEUE_COUNT_MAX, RANGE_STRIDE, REQUEST, REQUEST_BYTES_MAX, REQUEST_KIND,
   REQUEST_KIND_CONSOLE_OUT, REQUEST_LENGTH, REQUEST_RANGES, REQUEST_RANGE_COUNT, STATE_KIND,
   STEPS_PER_CALL,
 } from "../../assembly/abi";
@@ -13,6 +13,7 @@ import {
   CALL_WRITE, RULE_EFFECTS, RULE_STATE, RULE_STEPS, TRACE_CALL, TRACE_INBOX, TRACE_RETURN,
 } from "./shared";
 import { forgetHeads } from "./heads";
+import { forgetHeld } from "./held";
 import { markDirty } from "./memory";
 import { accessBytes, isTracing, traceBytes, traceWords } from "./trace";
 import { violate } from "./violation";
@@ -35,7 +36,9 @@ const QUEUE_NOTIFY: u32 = 0x50; // assembly/virtio-mmio.ts
 // descriptors, and twice over their ranges. Beside it what a reset asks for, over all heads of all
 // queues, and as often again.
 const STEPS_PER_HEAD: u32 = 2 * 3 * 256;
-const STEPS_BESIDE: u32 = 2 * 8 * 256;
+const STEPS_BESIDE: u32 = 2 * QUEUE_COUNT_MAX * 256;
+
+const VIRTIO_EFFECTS: u32 = EFFECT_IRQ | EFFECT_REQUEST | EFFECT_MORE | EFFECT_CANCEL;
 
 // The effects that each kind of device can have, beside an incident.
 function effectsOf(kind: u32): u32 {
@@ -46,7 +49,8 @@ function effectsOf(kind: u32): u32 {
     case KIND_ACPI_PM: return EFFECT_POWER_OFF | EFFECT_REBOOT;
     case KIND_PVPANIC: return EFFECT_PANIC;
     case KIND_VIRTIO_BLK:
-    case KIND_VIRTIO_RNG: return EFFECT_IRQ | EFFECT_REQUEST | EFFECT_MORE | EFFECT_CANCEL;
+    case KIND_VIRTIO_RNG: return VIRTIO_EFFECTS;
+    case KIND_VIRTIO_NET: return VIRTIO_EFFECTS | EFFECT_SETUP;
     default: return 0;
   }
 }
@@ -68,9 +72,14 @@ function end(effects: u32): u32 {
   const heads = servedSize();
   if (steps > STEPS_BESIDE + heads * STEPS_PER_HEAD) violate(RULE_STEPS, steps, heads);
   endCall((effects & EFFECT_REQUEST) != 0 && kind >= <u32>KIND_VIRTIO_BLK);
-  if (effects & EFFECT_CANCEL) forgetHeads(load<u32>(OUTBOX_VALUE));
+  if (effects & EFFECT_CANCEL) cancel(load<u32>(OUTBOX_VALUE));
   if (isTracing()) traceReturn(effects, effects & EFFECT_REQUEST ? recordBytes() : 0);
   return effects;
+}
+
+function cancel(queue: u32): void {
+  forgetHeads(queue);
+  forgetHeld(queue);
 }
 
 function traceReturn(effects: u32, length: u32): void {
@@ -93,20 +102,20 @@ export function callRead(offset: u32, width: u32): u32 {
 }
 
 export function callWrite(offset: u32, width: u32, value: u32): u32 {
-  if (offset == QUEUE_NOTIFY && width == 4) expectQueue(value);
+  if (offset == QUEUE_NOTIFY && width == 4) expectQueue(value, true);
   else expectNothing();
   begin(CALL_WRITE, offset, width, value);
   return end(coreWrite(offset, width, value));
 }
 
 export function callNotify(queue: u32): u32 {
-  expectQueue(queue);
+  expectQueue(queue, true);
   begin(CALL_NOTIFY, queue, 0, 0);
   return end(coreNotify(queue));
 }
 
 export function callNext(queue: u32): u32 {
-  expectQueue(queue);
+  expectQueue(queue, false);
   begin(CALL_NEXT, queue, 0, 0);
   return end(coreNext(queue));
 }

@@ -1,7 +1,11 @@
 // Which heads the guest is owed: taken from the available ring, and not given back (virtio 1.2
 // §2.7.8).
-import { ALL_QUEUES, QUEUE_COUNT_MAX, QUEUE_SIZE_MAX } from "../../assembly/abi";
+import {
+  ALL_QUEUES, BLK_CONFIG_QUEUE_COUNT, KIND_VIRTIO_BLK, KIND_VIRTIO_NET, NET_CONFIG_QUEUE_PAIRS,
+  QUEUE_COUNT_MAX, QUEUE_SIZE_MAX, STATE_KIND,
+} from "../../assembly/abi";
 import { inFlight } from "../../assembly/in-flight";
+import { CONFIG } from "../../assembly/layout";
 import { HEADS } from "./places";
 import { RULE_CANCEL } from "./shared";
 import { violate } from "./violation";
@@ -11,6 +15,20 @@ let run: u32 = 0;
 
 export function beginRun(): void {
   run++;
+}
+
+/** What stamps it. */
+export function presentRun(): u32 {
+  return run;
+}
+
+/** How many queues the device has at most. */
+function queueCount(): u32 {
+  switch (load<u32>(STATE_KIND)) {
+    case KIND_VIRTIO_BLK: return load<u16>(CONFIG, BLK_CONFIG_QUEUE_COUNT);
+    case KIND_VIRTIO_NET: return 2 * <u32>load<u16>(CONFIG, NET_CONFIG_QUEUE_PAIRS) + 1;
+    default: return 1;
+  }
 }
 
 // Per head: run u32, state u32 (1: taken, not given back).
@@ -33,7 +51,8 @@ export function setOutstanding(index: u32, which: u32, is: u32): void {
 
 /** The driver reset the device, or stopped that queue (all: 0xffff): it is owed nothing more. */
 export function forgetHeads(index: u32): void {
-  for (let each: u32 = 0; each < <u32>QUEUE_COUNT_MAX; each++) {
+  const count = min<u32>(queueCount(), QUEUE_COUNT_MAX);
+  for (let each: u32 = 0; each < count; each++) {
     if (index != <u32>ALL_QUEUES && index != each) continue;
     for (let which: u32 = 0; which < <u32>QUEUE_SIZE_MAX; which++) {
       if (inFlight(each, which).kind != 0) violate(RULE_CANCEL, each, which);

@@ -25,7 +25,8 @@ export const ACCESSES_BYTES = 0x80000;
 export const WALK = 0x28000; // segments of the chain at hand: address u64, length u32, flags u32
 export const WALK_MAX = 257;
 export const HEADS = 0x2a000; // per queue and head, 16 bytes: what the guest is owed
-export const FLIGHTS = 0x3a000; // requests that the host has, 16 bytes each
+export const FLIGHTS = 0x3b000; // requests that the host has, 16 bytes each
+export const NET_HEADER = 0x3b800; // of the frame at hand, as the core read it
 export const RAM = 0x40000; // guest memory from address 0
 export const RAM_BYTES = 0x10000;
 export const SNAPSHOTS = 0x60000; // of cage and guest memory, one per variant
@@ -35,6 +36,8 @@ export const TRACE = 0x200000;
 export const TRACE_BYTES = 0x100000;
 export const CORPUS = 0x400000;
 export const CORPUS_MAX = 3600;
+export const HELD = 0x7a0000; // per queue and place in the order, 16 bytes: receive buffers held
+export const HELD_COUNTS = 0x7b8000; // per queue, 8 bytes: how many of them there are
 
 // --- Programs ------------------------------------------------------------------------------------
 
@@ -73,6 +76,17 @@ export const OP_FAIL = 16;
 export const OP_STATE = 17; // a width, b offset in the state region, d value; then a check
 export const OP_TABLE = 18; // a descriptor that names an indirect table: a index, b slot, c length
 
+export const OP_FRAME = 19; // a queue, b first descriptor | slot << 8, c header's start, d: FRAME_*
+// a queue, b first descriptor | further buffers << 8 | SHAPE_* << 12; c length of the first piece of
+// each and, in the upper half, of the others; d further pieces, then the buffer (page of 256 bytes)
+export const OP_BUFFERS = 20;
+// to the control queue: b first descriptor | slot << 8; c class, command, bytes of data, SHAPE_*; d data, or of a command
+// with address tables their two counts
+export const OP_COMMAND = 21;
+// a queue, from 0x80 on with a tag one generation off; b which buffer it has, from the oldest on,
+// | result << 8; d bytes
+export const OP_RECEIVE = 22;
+
 export const NOTIFY_BY_REGISTER = 1;
 export const NOTIFY_COMPLETE = 2; // the host carries every request out at once
 export const NOTIFY_ONCE = 4; // no next(): work stays behind
@@ -83,9 +97,22 @@ export const SHAPE_WRONG_WAY = 4;
 export const SHAPE_NO_STATUS = 8;
 export const SHAPE_EMPTY_STATUS = 16;
 
+// A frame. Byte 0: SHAPE_*; byte 1: descriptors behind the header's; bytes 2 to 3: the length of
+// each; byte 4: the buffer (page of 256 bytes); bytes 5 to 7: start and offset of the checksum and
+// the length of the headers.
+export const FRAME_SEGMENTS = 8; // shifts
+export const FRAME_LENGTH = 16;
+export const FRAME_BUFFER = 32;
+export const FRAME_CSUM_START = 40;
+export const FRAME_CSUM_OFFSET = 48;
+export const FRAME_HDR_LEN = 56;
+
 // --- Where the machine's driver puts things in guest memory --------------------------------------
 
+// An area for each of the first two queues, and for those of further pairs of a network device,
+// which have 16 descriptors at most, a part of it.
 export const QUEUE_AREA = 0x2000;
+export const PAIR_AREA = 0x100;
 export const AVAIL_RING = 0x1000;
 export const USED_RING = 0x1400;
 export const TABLES = 0x4000;
@@ -140,3 +167,4 @@ export const TARGET_BLK = 2;
 export const TARGET_RNG = 3;
 export const TARGET_PORT = 4; // serial, i8042, rtc, boot timer, ACPI PM, pvpanic
 export const TARGET_STATE = 5;
+export const TARGET_NET = 6;

@@ -13,27 +13,34 @@ import {
 import { inFlight } from "../../assembly/in-flight";
 import {
   VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_NEEDS_RESET,
-  VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC, virtio,
+  VIRTIO_RING_F_EVENT_IDX, virtio,
 } from "../../assembly/virtio";
-import {
-  VIRTQ_DESC_F_INDIRECT, VIRTQ_DESC_F_NEXT, VIRTQ_DESC_F_WRITE, virtq,
-} from "../../assembly/virtq";
-import { RAM, WALK_MAX } from "./places";
+import { virtq } from "../../assembly/virtq";
+import { RAM } from "./places";
 import {
   RULE_FENCE, RULE_LOAD, RULE_LOST, RULE_NO_ACCESS, RULE_READ, RULE_RECORD, RULE_STORE,
   RULE_USED_HEAD, RULE_USED_LENGTH, RULE_WRITE,
 } from "./shared";
-import { addressOf, checkRecord, lengthOf, setSegment } from "./chain";
+import { addressOf, checkRecord, comesNext, lengthOf, startAt } from "./chain";
 import { outstanding, setOutstanding } from "./heads";
+import { ABSENT, heldPlace, letGo } from "./held";
 import { isRam, markDirty, mayFill, mayTake, outside } from "./memory";
+import {
+  CONTROL, KERNELS, NO_NET, RECEIVE, beginHeader, checkNetRecord, checkRings, mayRead, roleOf,
+} from "./net";
+import { beginReceive, receiveRead, receiveWrite, received } from "./receive";
 import { traceAccess } from "./trace";
 import { violate } from "./violation";
+import {
+  accepted, beginWalk, count, readableBytes, readableCount, stepWalk, writableBytes,
+} from "./walk";
 
 const STAGE: u32 =
   VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_FAILED | VIRTIO_CONFIG_S_NEEDS_RESET;
 const GET_ID: u32 = 8; // VIRTIO_BLK_T_GET_ID
 const ID_BYTES: u32 = BLK_ID_BYTES;
 const READ_MAX: u64 = 32; // header and one segment of a discard
+const NET_HEADER_BYTES: u32 = 12;
 
 // How far the request at hand is.
 const NO_QUEUE: u32 = 0; // this call has no business with guest memory
@@ -44,6 +51,8 @@ const STATUS_DONE: u32 = 4;
 const ELEMENT_DONE: u32 = 5;
 const INDEX_DONE: u32 = 6; // fence, then the driver's wish
 const OVER: u32 = 7; // a ring that is broken: nothing more
+const RECEIVING: u32 = 8; // a frame came: buffers to give back, and their number to write
+const LENT: u32 = 9; // the kernel serves the queue: nothing of it may be touched
 
 let stage: u32 = NO_QUEUE;
 let queue: u32 = 0;
@@ -55,6 +64,8 @@ let availNext: u32 = 0;
 let usedNext: u32 = 0;
 let eventIdx: bool = false;
 let isBlk: bool = false;
+let role: u32 = NO_NET;
+let mayAsk: bool = false; // for a kick, where the ring is empty
 let fenced: bool = false;
 let asked: bool = false; // for a kick, and has not looked again since
 
@@ -66,24 +77,7 @@ let room: u64 = 0; // as many come before the status byte
 let statusRefused: bool = false;
 let writeRefused: bool = false;
 
-// The walk.
-let table: u64 = 0;
-let tableSize: u32 = 0;
-let nextDescriptor: u32 = 0;
-let indirect: bool = false;
-let walkOver: bool = false; // the chain is malformed: no more of it may be read
-let count: u32 = 0;
-let limit: u32 = 0;
-let readableCount: u32 = 0;
-let readableBytes: u64 = 0;
-let writableBytes: u64 = 0;
-
-// How far the header was read and the identity written: segment and offset in it.
-let readSegment: u32 = 0;
-let readOffset: u32 = 0;
-let readBytes: u64 = 0;
-let writeSegment: u32 = 0;
-let writeOffset: u32 = 0;
+let readBytes: u64 = 0; // of the header
 let headerType: u32 = 0;
 
 // --- Around a call -------------------------------------------------------------------------------
@@ -99,8 +93,9 @@ export function servedSize(): u32 {
   return size;
 }
 
-function accepted(feature: u64): bool {
-  return (virtio().driverFeatures & feature) != 0;
+// Whether the present call has no business with guest memory.
+function isIdle(): bool {
+  return stage == NO_QUEUE || stage == LENT;
 }
 
 function lookAtQueue(index: u32): bool {
@@ -116,23 +111,32 @@ function lookAtQueue(index: u32): bool {
   usedNext = slot.usedNext;
   eventIdx = accepted(VIRTIO_RING_F_EVENT_IDX);
   isBlk = load<u32>(STATE_KIND) == KIND_VIRTIO_BLK;
+  role = roleOf(index);
+  mayAsk = true;
   fenced = false;
   asked = false;
   return true;
 }
 
-/** The core is about to serve a queue. */
-export function expectQueue(index: u32): void {
+/** The core is about to serve a queue; `rung`: because of its doorbell. */
+export function expectQueue(index: u32, rung: bool): void {
   completing = false;
-  if (lookAtQueue(index)) stage = BETWEEN;
-  else expectNothing();
+  if (!lookAtQueue(index)) expectNothing();
+  else stage = role == KERNELS ? LENT : BETWEEN;
+  // The host of a network device asks for the doorbell of frames by ringing itself.
+  mayAsk = rung || role == NO_NET || role == CONTROL;
 }
 
 /** The core is about to hear that the host has carried a request out. */
 export function expectCompletion(tag: u32, result: u32, bytes: u32): void {
   const index = (tag >> TAG_QUEUE_SHIFT) & TAG_QUEUE_MASK;
   const which = tag & TAG_HEAD_MASK;
-  if (!lookAtQueue(index) || which >= size) {
+  const live = lookAtQueue(index);
+  if (index < <u32>QUEUE_COUNT_MAX && roleOf(index) == RECEIVE) {
+    expectReceived(index, tag, live, result, bytes);
+    return;
+  }
+  if (!live || which >= size) {
     expectNothing();
     return;
   }
@@ -141,25 +145,53 @@ export function expectCompletion(tag: u32, result: u32, bytes: u32): void {
     expectNothing();
     return;
   }
+  room = entry.payloadBytes;
+  beginCompletion(which, min<u32>(bytes, <u32>room));
+  statusAddress = entry.statusAddress;
+  if (role != NO_NET || (!isBlk && result != 0)) written = 0;
+  if (isBlk) stage = WALKED;
+}
+
+function beginCompletion(which: u32, bytes: u32): void {
   completing = true;
   head = which;
-  statusAddress = entry.statusAddress;
-  room = entry.payloadBytes;
-  written = min<u32>(bytes, <u32>room);
-  if (!isBlk && result != 0) written = 0;
+  written = bytes;
   statusRefused = false;
   writeRefused = false;
-  stage = isBlk ? WALKED : STATUS_DONE;
+  stage = STATUS_DONE;
+}
+
+// A buffer that the host could not use goes back by itself; a frame begins in the oldest.
+function expectReceived(index: u32, tag: u32, live: bool, result: u32, bytes: u32): void {
+  const place = heldPlace(index, tag);
+  const frame = result == 0;
+  if (!live || place == ABSENT || (frame && (place != 0 || bytes < NET_HEADER_BYTES))) {
+    if (!live && place != ABSENT) letGo(index, place);
+    expectNothing();
+    return;
+  }
+  beginCompletion(tag & TAG_HEAD_MASK, 0);
+  if (frame) {
+    beginReceive(index, descTable, usedRing, size, usedNext, bytes);
+    stage = RECEIVING;
+  } else letGo(index, place);
 }
 
 /** The call is over; `request`: it handed one out. */
 export function endCall(request: bool): void {
+  if (stage == LENT) {
+    // next() names the rings, and a doorbell is the kernel's to hear.
+    if (request == mayAsk) violate(RULE_RECORD, stage, 2);
+    else if (request) checkRings(descTable, availRing, usedRing, size);
+    return;
+  }
   if (stage == NO_QUEUE || stage == OVER) {
     if (request) violate(RULE_RECORD, stage, 0);
     return;
   }
   if (request) {
     if (stage != WALKED || completing) violate(RULE_RECORD, stage, 1);
+    else if (role != NO_NET) checkNetRecord(role, queue, head);
     else checkRecord(queue, head, readableCount, count, readableBytes, writableBytes);
     return;
   }
@@ -195,7 +227,7 @@ export function guestLoad16(address: u64): i32 {
       return value;
     }
   }
-  violate(stage == NO_QUEUE ? RULE_NO_ACCESS : RULE_LOAD, address, stage);
+  violate(isIdle() ? RULE_NO_ACCESS : RULE_LOAD, address, stage);
   return value;
 }
 
@@ -207,21 +239,12 @@ function takeHead(value: i32): void {
     return;
   }
   setOutstanding(queue, head, 1);
-  table = descTable;
-  tableSize = size;
-  nextDescriptor = head;
-  indirect = false;
-  walkOver = false;
-  limit = size;
-  count = 0;
-  readableCount = 0;
-  readableBytes = 0;
-  writableBytes = 0;
+  beginWalk(head, descTable, size);
+  startAt(0);
+  beginHeader();
   written = 0;
   statusRefused = false;
   writeRefused = false;
-  readSegment = 0;
-  readOffset = 0;
   readBytes = 0;
   headerType = 0xffffffff;
   stage = WALKING;
@@ -235,19 +258,25 @@ export function guestStore16(address: u64, value: u32): u32 {
     markDirty(at, 2);
   }
   traceAccess(4, address, at, 2, allowed);
-  if (stage == BETWEEN && eventIdx && address == usedRing + 4 + (<u64>size << 3)) {
+  if (stage == BETWEEN && eventIdx && mayAsk && address == usedRing + 4 + (<u64>size << 3)) {
     if ((value & 0xffff) != availNext) violate(RULE_STORE, address, value);
     fenced = false;
     asked = allowed;
-  } else if (stage == ELEMENT_DONE && address == usedRing + 2) {
-    usedNext = (usedNext + 1) & 0xffff;
+  } else if (address == usedRing + 2 && toPublish() != 0) {
+    usedNext = (usedNext + toPublish()) & 0xffff;
     if ((value & 0xffff) != usedNext) violate(RULE_STORE, address, value);
     fenced = false;
     stage = allowed ? INDEX_DONE : OVER;
   } else {
-    violate(stage == NO_QUEUE ? RULE_NO_ACCESS : RULE_STORE, address, stage);
+    violate(isIdle() ? RULE_NO_ACCESS : RULE_STORE, address, stage);
   }
   return allowed ? 0 : 1;
+}
+
+// How many elements of the used ring may be shown now.
+function toPublish(): u32 {
+  if (stage == RECEIVING) return received();
+  return stage == ELEMENT_DONE ? 1 : 0;
 }
 
 export function guestFence(): void {
@@ -264,71 +293,34 @@ export function guestRead(address: u64, to: u32, length: u32): u32 {
     markDirty(to, length);
   }
   traceAccess(1, address, at, length, allowed);
-  if (stage == WALKING) readDescriptor(address, length, at, allowed);
-  else if (stage == WALKED && isBlk && !completing) readHeader(address, length, at, allowed);
-  else violate(stage == NO_QUEUE ? RULE_NO_ACCESS : RULE_READ, address, stage);
+  if (!isStep(address, length, at, allowed)) {
+    violate(isIdle() ? RULE_NO_ACCESS : RULE_READ, address, stage);
+  }
   return allowed ? 0 : 1;
 }
 
-function readDescriptor(address: u64, length: u32, at: usize, allowed: bool): void {
-  if (walkOver || length != 16 || address != table + (<u64>nextDescriptor << 4)) {
-    violate(RULE_READ, address, nextDescriptor);
-    return;
-  }
-  if (!allowed) {
-    walkOver = true;
-    return;
-  }
-  const bufferLength = load<u32>(at, 8);
-  const flags: u32 = load<u16>(at, 12);
-  if (flags & VIRTQ_DESC_F_INDIRECT) {
-    if (indirect || !accepted(VIRTIO_RING_F_INDIRECT_DESC)) walkOver = true;
-    indirect = true;
-    table = load<u64>(at);
-    tableSize = bufferLength / 16;
-    nextDescriptor = 0;
-    limit = 256;
-    if (bufferLength == 0 || flags & VIRTQ_DESC_F_NEXT) walkOver = true;
-    return;
-  }
-  if (count == limit || count == WALK_MAX) {
-    walkOver = true;
-    return;
-  }
-  setSegment(count, load<u64>(at), bufferLength);
-  count++;
-  if (flags & VIRTQ_DESC_F_WRITE) writableBytes += bufferLength;
-  else {
-    readableCount = count;
-    readableBytes += bufferLength;
-  }
-  if (flags & VIRTQ_DESC_F_NEXT) {
-    nextDescriptor = load<u16>(at, 14);
-    if (nextDescriptor >= tableSize) walkOver = true;
-  } else {
-    stage = WALKED;
-    writeSegment = readableCount;
-    writeOffset = 0;
+function isStep(address: u64, length: u32, at: usize, allowed: bool): bool {
+  switch (stage) {
+    case WALKING:
+      if (stepWalk(address, length, at, allowed)) stage = WALKED;
+      return true;
+    case WALKED:
+      if (completing) return false;
+      return isBlk ? isHeader(address, length, at, allowed)
+        : mayRead(role, address, length, at, allowed);
+    case RECEIVING: return receiveRead(address, length, at, allowed);
+    default: return false;
   }
 }
 
 // The readable part is read from its start, each byte once, and no more than a request is long.
-function readHeader(address: u64, length: u32, at: usize, allowed: bool): void {
-  while (readSegment < readableCount && readOffset == lengthOf(readSegment)) {
-    readSegment++;
-    readOffset = 0;
-  }
-  const fits = readSegment < readableCount && address == addressOf(readSegment) + readOffset &&
-    length <= lengthOf(readSegment) - readOffset && readBytes + length <= READ_MAX;
-  if (!fits) {
-    violate(RULE_READ, address, readBytes);
-    return;
-  }
+function isHeader(address: u64, length: u32, at: usize, allowed: bool): bool {
+  if (readBytes + length > READ_MAX || !comesNext(address, length, readableCount)) return false;
   // The type, where one read got all of it.
   if (allowed && readBytes == 0 && length >= 4) headerType = load<u32>(at);
   else if (readBytes < 4) headerType = GET_ID; // it came in pieces: let an identity pass
-  readOffset += length;
   readBytes += length;
+  return true;
 }
 
 export function guestWrite(address: u64, from: u32, length: u32): u32 {
@@ -340,27 +332,36 @@ export function guestWrite(address: u64, from: u32, length: u32): u32 {
     markDirty(at, length);
   }
   traceAccess(2, address, at, length, allowed);
-  if (stage == NO_QUEUE) violate(RULE_NO_ACCESS, address, length);
-  else if (!isIdentity(address, length, allowed) && !isStatus(address, length, allowed)) {
-    writeElement(address, from, length, allowed);
-  }
+  if (isIdle()) violate(RULE_NO_ACCESS, address, length);
+  else if (stage == RECEIVING) {
+    if (!receiveWrite(address, from, length, allowed)) stage = OVER;
+  } else if (!isData(address, length, allowed)) writeElement(address, from, length, allowed);
   return allowed ? 0 : 1;
+}
+
+function isData(address: u64, length: u32, allowed: bool): bool {
+  return isIdentity(address, length, allowed) || isStatus(address, length, allowed) ||
+    isAnswer(address, length, allowed);
 }
 
 // The answer of GET_ID, from the start of the writable part on, before the status.
 function isIdentity(address: u64, length: u32, allowed: bool): bool {
   if (stage != WALKED || !isBlk || completing || headerType != GET_ID) return false;
   if (written + length > ID_BYTES || writeRefused) return false;
-  while (writeSegment < count && writeOffset == lengthOf(writeSegment)) {
-    writeSegment++;
-    writeOffset = 0;
-  }
-  const fits = writeSegment < count && address == addressOf(writeSegment) + writeOffset &&
-    length <= lengthOf(writeSegment) - writeOffset;
-  if (!fits) return false;
-  writeOffset += length;
+  if (written == 0) startAt(readableCount);
+  if (!comesNext(address, length, count)) return false;
   written += length;
   writeRefused = !allowed;
+  return true;
+}
+
+// The answer to a command of a network device, in the first writable byte.
+function isAnswer(address: u64, length: u32, allowed: bool): bool {
+  if (stage != WALKED || role != CONTROL || length != 1) return false;
+  startAt(readableCount);
+  if (!comesNext(address, 1, count)) return false;
+  written = allowed ? 1 : 0;
+  stage = STATUS_DONE;
   return true;
 }
 
