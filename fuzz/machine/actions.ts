@@ -262,8 +262,8 @@ function set(register: u32, value: u32): void {
 }
 
 /**
- * From reset to DRIVER_OK, as a driver does it. `features`: bits 0 and 1 are 28 and 29; of a network
- * device those that they are, and bits 54 to 56 from bit 5 of `sizeLog` on.
+ * From reset to DRIVER_OK, as a driver does it. `features`: bits 0 and 1 are 28 and 29; of a
+ * network device those that they are, and bits 54 to 56 from bit 5 of `sizeLog` on.
  */
 function bringUp(sizeLog: u32, queueCount: u32, features: u32): void {
   const net = isNet();

@@ -6,7 +6,8 @@ import { demandValidState } from "./core";
 import { clearEdges, newCoverage, resetCoverage } from "./coverage";
 import { beginRun } from "./heads";
 import { atSnapshot, loadSnapshot, restoreDirty, takeSnapshot } from "./memory";
-import { makeProgram, seed, setCounts, setTarget } from "./mutate";
+import { makeProgram, setCounts, setTarget } from "./mutate";
+import { seed } from "./random";
 import { endTrace, startTrace } from "./trace";
 import { forgive, violated } from "./violation";
 

@@ -1,27 +1,22 @@
 // Makes programs: from nothing, from one that is known, or from two. No specification; what a
 // device's driver is likely to do is what the generators below prefer, since a program that is
 // nearly right goes deepest.
+import { newNet } from "./net-programs";
 import {
   ACTIONS_MAX, ACTION_A, ACTION_B, ACTION_BYTES, ACTION_C, ACTION_D, CORPUS, DICTIONARY,
   ENTRY_ACTIONS, ENTRY_BYTES, ENTRY_COUNT, PROGRAM, RAM_BYTES,
 } from "./places";
 import {
-  BUFFERS, FRAME_BUFFER, FRAME_CSUM_OFFSET, FRAME_CSUM_START, FRAME_HDR_LEN, FRAME_LENGTH,
-  FRAME_SEGMENTS, HEADERS, OP_AVAIL_INDEX, OP_BRING_UP, OP_BUFFERS, OP_COMMAND, OP_COMPLETE,
-  OP_DESCRIPTOR, OP_EVENT, OP_FAIL, OP_FRAME, OP_HEADER, OP_INPUT, OP_NEXT, OP_NOTIFY, OP_OFFER,
-  OP_POKE, OP_READ, OP_RECEIVE, OP_REQUEST, OP_RESET, OP_STATE, OP_TABLE, OP_TIME, OP_WRITE,
-  QUEUE_AREA, STATUSES, TABLES, TARGET_BLK, TARGET_NET, TARGET_RING, TARGET_RNG, TARGET_STATE,
-  TARGET_TRANSPORT,
+  BUFFERS, HEADERS, OP_AVAIL_INDEX, OP_BRING_UP, OP_COMPLETE, OP_DESCRIPTOR, OP_EVENT, OP_FAIL,
+  OP_HEADER, OP_INPUT, OP_NEXT, OP_NOTIFY, OP_OFFER, OP_POKE, OP_READ, OP_REQUEST, OP_RESET,
+  OP_STATE, OP_TABLE, OP_TIME, OP_WRITE, QUEUE_AREA, STATUSES, TABLES, TARGET_BLK, TARGET_NET,
+  TARGET_RING, TARGET_RNG, TARGET_STATE, TARGET_TRANSPORT,
 } from "./shared";
+import { bits, oneIn, random } from "./random";
 
-let state: u32 = 1;
 let target: u32 = TARGET_RING;
 let corpusCount: u32 = 0;
 let dictionaryCount: u32 = 0;
-
-export function seed(value: u32): void {
-  state = value == 0 ? 0x9e3779b9 : value;
-}
 
 export function setTarget(which: u32): void {
   target = which;
@@ -33,28 +28,10 @@ export function setCounts(corpus: u32, dictionary: u32): void {
   dictionaryCount = dictionary;
 }
 
-// Marsaglia's xorshift with the shifts 13, 17, 5.
-function bits(): u32 {
-  state ^= state << 13;
-  state ^= state >> 17;
-  state ^= state << 5;
-  return state;
-}
-
-// From 0 to limit - 1.
-function random(limit: u32): u32 {
-  return <u32>((<u64>bits() * limit) >> 32);
-}
-
-// @ts-ignore: decorator
-@inline function oneIn(many: u32): bool {
-  return random(many) == 0;
-}
-
 // --- Values --------------------------------------------------------------------------------------
 
 // Numbers at which checks go wrong.
-function edgeCase(): u64 {
+export function edgeCase(): u64 {
   if (dictionaryCount != 0 && oneIn(3)) {
     return load<u64>(DICTIONARY + (<usize>random(dictionaryCount) << 3));
   }
@@ -113,7 +90,7 @@ function sector(): u32 {
 
 // --- Actions -------------------------------------------------------------------------------------
 
-function put(at: usize, op: u32, a: u32, b: u32, c: u32, d: u64): void {
+export function put(at: usize, op: u32, a: u32, b: u32, c: u32, d: u64): void {
   store<u8>(at, <u8>op);
   store<u8>(at, <u8>a, ACTION_A);
   store<u16>(at, <u16>b, ACTION_B);
@@ -144,7 +121,7 @@ function newHeader(at: usize): void {
   put(at, OP_HEADER, 0, random(16), blockType(), oneIn(2) ? edgeCase() : sector());
 }
 
-function newRegister(at: usize): void {
+export function newRegister(at: usize): void {
   const config = oneIn(6);
   const offset = oneIn(24) ? random(0x10000)
     : config ? 0x100 + random(0x50) : random(0x42) << 2;
@@ -154,7 +131,7 @@ function newRegister(at: usize): void {
   put(at, oneIn(3) ? OP_READ : OP_WRITE, width, offset, value, 0);
 }
 
-function newStatus(at: usize): void {
+export function newStatus(at: usize): void {
   const stages: u32 = 0x0f0b0301;
   const value = oneIn(4) ? random(256) : stages >> (random(4) << 3) & 0xff;
   put(at, OP_WRITE, 4, 0x70, oneIn(8) ? 0 : value, 0);
@@ -185,7 +162,7 @@ function newState(at: usize): void {
 }
 
 // What the guest's memory can hold, and what any virtio driver or its host does.
-function newVirtio(at: usize): void {
+export function newVirtio(at: usize): void {
   switch (random(16)) {
     case 0:
     case 1:
@@ -214,7 +191,7 @@ function newVirtio(at: usize): void {
   }
 }
 
-function newTransport(at: usize): void {
+export function newTransport(at: usize): void {
   switch (random(8)) {
     case 0:
     case 1: newStatus(at); return;
@@ -238,98 +215,6 @@ function newPort(at: usize): void {
     case 5:
     case 6: put(at, OP_READ, width, offset, 0, 0); return;
     default: put(at, OP_WRITE, width, offset, oneIn(8) ? bits() : random(256), 0);
-  }
-}
-
-// --- A network device ----------------------------------------------------------------------------
-
-function newFrame(at: usize): void {
-  const how: u64 = oneIn(6) ? random(8) : random(4);
-  const bytes: u64 = oneIn(6) ? random(0x10000) : 14 + random(1500);
-  const segments: u64 = oneIn(8) ? random(8) : 1 + random(2);
-  const shape = how | segments << FRAME_SEGMENTS | bytes << FRAME_LENGTH |
-    <u64>random(64) << FRAME_BUFFER | <u64>random(64) << FRAME_CSUM_START |
-    <u64>random(32) << FRAME_CSUM_OFFSET | <u64>random(256) << FRAME_HDR_LEN;
-  const flags = oneIn(8) ? random(256) : random(2);
-  const gso = oneIn(8) ? random(256) : flags & 1 ? random(6) | (oneIn(4) ? 0x80 : 0) : 0;
-  const size = oneIn(3) ? 0 : oneIn(8) ? random(0x10000) : 1448;
-  const queue = 1 | random(2) << 1;
-  put(at, OP_FRAME, queue, random(16) | random(64) << 8, flags | gso << 8 | size << 16, shape);
-}
-
-function newBuffers(at: usize): void {
-  const how = oneIn(6) ? random(8) : random(2);
-  const first = oneIn(3) ? random(16) : oneIn(4) ? random(0x10000) : 1526;
-  const rest = oneIn(3) ? random(16) : 512;
-  const shape = <u64>(oneIn(2) ? random(4) : 0) | <u64>random(64) << 8;
-  const many = oneIn(2) ? random(4) : random(16);
-  const place = random(16) | many << 8 | how << 12;
-  put(at, OP_BUFFERS, random(3) & 2, place, first | rest << 16, shape);
-}
-
-// The length that each class of command takes, and data that it may like.
-function newCommand(at: usize): void {
-  const kind = random(6);
-  let number = oneIn(8) ? random(256) : 0;
-  let bytes: u32 = 0;
-  let data: u64 = random(4);
-  switch (kind) {
-    case 0: number = random(7); bytes = 1; break;
-    case 1: {
-      number = random(2);
-      data = number ? <u64>bits() << 16 | bits() << 1 : <u64>random(4) | <u64>random(4) << 8;
-      bytes = number ? 6 : 8 + 6 * (<u32>data & 0xff) + 6 * (<u32>(data >> 8) & 0xff);
-      break;
-    }
-    case 2: number = random(3); bytes = 2; data = random(4100); break;
-    case 4: bytes = 2; break;
-    case 5: bytes = 8; data = bits() & 0x787 | <u64>random(4) << 54; break;
-  }
-  if (oneIn(8)) bytes = random(64);
-  if (oneIn(8)) data = edgeCase();
-  const how = oneIn(4) ? random(32) : random(4);
-  const group = oneIn(16) ? random(256) : kind;
-  const place = random(16) | random(64) << 8;
-  put(at, OP_COMMAND, 0, place, group | number << 8 | (bytes & 0xff) << 16 | how << 24, data);
-}
-
-function newReceive(at: usize): void {
-  const bytes: u64 = oneIn(8) ? edgeCase() : oneIn(3) ? random(64) : random(4096);
-  const result = oneIn(5) ? 1 : 0;
-  const which = oneIn(4) ? random(8) : 0;
-  put(at, OP_RECEIVE, random(3) & 2 | (oneIn(12) ? 0x80 : 0), which | result << 8, 0, bytes);
-}
-
-function newNetBringUp(at: usize): void {
-  // INDIRECT and EVENT_IDX, offloads of both sides, and what needs the control queue.
-  let features: u32 = 0x30fefffb & ~(1 << 4) & ~(1 << 6);
-  if (oneIn(2)) features &= bits();
-  if (oneIn(2)) features |= 1 << 17;
-  put(at, OP_BRING_UP, 1 + random(4) | random(8) << 5, 1 + random(7), features, 0);
-}
-
-function newNet(at: usize): void {
-  const queue = oneIn(8) ? random(16) : random(5);
-  switch (random(16)) {
-    case 0:
-    case 1:
-    case 2: newFrame(at); return;
-    case 3:
-    case 4: newBuffers(at); return;
-    case 5:
-    case 6: newCommand(at); return;
-    case 7:
-    case 8: newReceive(at); return;
-    case 9:
-    case 10: put(at, OP_NOTIFY, queue | random(8) << 4, 0, 0, 0); return;
-    case 11: put(at, OP_NEXT, queue, 0, 0, 0); return;
-    case 12: put(at, OP_INPUT, oneIn(8) ? random(9) : 2, 0, 0, random(2) | random(2) << 8); return;
-    case 13:
-      if (oneIn(2)) put(at, OP_EVENT, queue & 7, oneIn(3) ? bits() : random(8), random(2), 0);
-      else oneIn(4) ? newNetBringUp(at) : newStatus(at);
-      return;
-    case 14: oneIn(4) ? newTransport(at) : newRegister(at); return;
-    default: newVirtio(at);
   }
 }
 

@@ -77,11 +77,12 @@ export const OP_STATE = 17; // a width, b offset in the state region, d value; t
 export const OP_TABLE = 18; // a descriptor that names an indirect table: a index, b slot, c length
 
 export const OP_FRAME = 19; // a queue, b first descriptor | slot << 8, c header's start, d: FRAME_*
-// a queue, b first descriptor | further buffers << 8 | SHAPE_* << 12; c length of the first piece of
-// each and, in the upper half, of the others; d further pieces, then the buffer (page of 256 bytes)
+// a queue, b first descriptor | further buffers << 8 | SHAPE_* << 12; c length of the first piece
+// of each and, in the upper half, of the others; d further pieces, then the buffer (page of 256
+// bytes)
 export const OP_BUFFERS = 20;
-// to the control queue: b first descriptor | slot << 8; c class, command, bytes of data, SHAPE_*; d data, or of a command
-// with address tables their two counts
+// to the control queue: b first descriptor | slot << 8; c class, command, bytes of data, SHAPE_*;
+// d data, or of a command with address tables their two counts
 export const OP_COMMAND = 21;
 // a queue, from 0x80 on with a tag one generation off; b which buffer it has, from the oldest on,
 // | result << 8; d bytes

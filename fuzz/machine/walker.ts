@@ -4,7 +4,6 @@
 // header byte is read once, and from the chain's readable part; a write goes to the chain's
 // writable part, and the used ring says how many there were. Whether an answer is right is for the
 // reference model to say.
-//
 // Where the core keeps its queues and heads it says itself; what they mean is judged here anew.
 import {
   BLK_ID_BYTES, KIND_VIRTIO_BLK, QUEUE_COUNT_MAX, STATE_KIND, TAG_GENERATION_SHIFT, TAG_HEAD_MASK,
