@@ -18,7 +18,7 @@ import { closeNets, type OpenNet, toNetDevice } from './net/open-net.ts';
 import { passtAddressing } from './net/passt-address.ts';
 import type { Recorder } from './replay/recorder.ts';
 import { checkReportPath, writeReport } from './report.ts';
-import { describeCrash, exitCode, type RunResult, toReport } from './result.ts';
+import { describeCrash, describeNetwork, exitCode, type RunResult, toReport } from './result.ts';
 import type { NativeError } from './shim.ts';
 import { formatSize } from './size.ts';
 
@@ -219,6 +219,7 @@ async function runToEnd(
     const facts = { engine: config.engine, entry: image.entry, composedMs, confinement };
     writeReport(config.report, toReport(facts, result));
   }
+  for (const net of result.networks) log('info', describeNetwork(net));
   if (code !== EXIT_GUEST)
     log('info', `ended by ${result.cause} after ${result.endMs.toFixed(0)} ms`);
   return code;

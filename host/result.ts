@@ -9,6 +9,7 @@ import { EXIT_NAMES } from './exit-names.ts';
 import {
   type DiskReport,
   type ExitCause,
+  type NetQueueReport,
   type NetReport,
   REPORT_SCHEMA_VERSION,
   type RunReport,
@@ -61,6 +62,18 @@ export function describeCrash(result: RunResult): string {
   const at = result.crash ? ` at rip 0x${result.crash.registers.rip.toString(16)}` : '';
   const what = result.cause === 'triple-fault' ? 'triple fault' : result.detail;
   return `the guest crashed: ${what}${at}; --report FILE shows registers and instruction bytes`;
+}
+
+/** The line of the log that sums a network up. */
+export function describeNetwork(net: NetReport): string {
+  const name = `network ${net.id} (${net.backend} at ${net.interface})`;
+  if (net.receive.length === 0) return `${name}: counted by the kernel alone`;
+  const total = (queues: readonly NetQueueReport[]): string => {
+    const sum = (of: (queue: NetQueueReport) => number) => queues.reduce((n, q) => n + of(q), 0);
+    const dropped = sum(({ drops }) => Object.values(drops).reduce((n, drop) => n + drop, 0));
+    return `${sum((q) => q.frames)} frames of ${sum((q) => q.bytes)} bytes, ${dropped} dropped`;
+  };
+  return `${name}: received ${total(net.receive)}; sent ${total(net.transmit)}`;
 }
 
 /** The entries of `counts` by name, without those that are zero. */

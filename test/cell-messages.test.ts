@@ -13,6 +13,7 @@ import type { CellListener, CellProcess } from '../host/engine/cell-process.ts';
 import * as protocol from '../host/engine/cell-protocol.ts';
 import { CRASH_REGISTERS, toRunResult } from '../host/engine/cell-report.ts';
 import { FaradayError } from '../host/errors.ts';
+import { describeNetwork } from '../host/result.ts';
 import { randomFrom } from '../testing/random.ts';
 import { diskDevice, machineImage, NET_MAC, netDevice } from './machine-image.ts';
 
@@ -183,6 +184,11 @@ test('a report becomes the result of the run', () => {
       transmit: [{ frames: 0, bytes: 0, drops: { spoofed: 4 } }],
     },
   ]);
+  assert.is(
+    describeNetwork(result.networks[0]!),
+    'network net (tap at test): received 5 frames of 300 bytes, 0 dropped; ' +
+      'sent 0 frames of 0 bytes, 4 dropped',
+  );
 });
 
 test('a crash brings 45 registers by name', () => {
