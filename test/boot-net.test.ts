@@ -273,7 +273,7 @@ mkdir www
 yes page | head -c 1M > www/page
 sha256sum < www/page > keep/sum
 busybox httpd -f -p 8001 -h www &
-(await_text output 'GUEST ready'
+(await_text output 'net-peer serves'
 net-peer upload 127.0.0.1 8080 1048576
 net-peer download 127.0.0.1 8080 1048576
 net-peer stop 127.0.0.1 8080) > keep/host 2>&1 &
@@ -434,9 +434,10 @@ test('what the guest sends over its limit of bytes waits', async () => {
 });
 
 test('what is sent to the guest over its limit of frames waits', async () => {
-  const { output } = await poweredOff('limited-frames');
-  const frames = numberAfter(output, 'GUEST net-peer counted');
-  assert.ok(frames > 50 && frames <= 100, `${frames} frames`);
+  const { output, report } = await poweredOff('limited-frames');
+  const counted = numberAfter(output, 'GUEST net-peer counted'); // its socket may lose some
+  assert.ok(counted > 0 && counted <= 100, `${counted} datagrams`);
+  assert.is(report!.networks[0]!.receive[0]!.frames, 100);
 });
 
 test("with passt the guest reaches the host's network, and a published port it", async () => {
