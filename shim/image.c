@@ -35,6 +35,9 @@ AT(struct image_device, name, IMAGE_DEVICE_NAME);
 AT(struct image_device, config, IMAGE_DEVICE_CONFIG);
 _Static_assert(LIMITS + IMAGE_LIMIT_COUNT * IMAGE_LIMIT_STRIDE == IMAGE_DEVICE_CONFIG_BYTES_MAX,
                "limits");
+_Static_assert(sizeof(struct image_limit) == IMAGE_LIMIT_STRIDE, "limit");
+AT(struct image_limit, one_time_burst, IMAGE_LIMIT_ONE_TIME_BURST);
+AT(struct image_limit, refill_ms, IMAGE_LIMIT_REFILL_MS);
 _Static_assert(sizeof(struct image_segment) == IMAGE_SEGMENT_STRIDE, "segment");
 _Static_assert(sizeof(struct image_device) == IMAGE_DEVICE_STRIDE, "device");
 _Static_assert(sizeof(struct image_header) == IMAGE_TABLES_END, "tables");
@@ -153,6 +156,12 @@ static int check_disk(const struct image *image, const struct image_device *devi
   return 0;
 }
 
+struct image_limit image_limit(const struct image_device *device, uint32_t index) {
+  struct image_limit limit;
+  memcpy(&limit, device->config + LIMITS + index * sizeof limit, sizeof limit);
+  return limit;
+}
+
 /** A network device has its descriptors in a row, and limits behind its configuration. */
 static int check_net(const struct image *image, const struct image_device *device,
                      struct failure *failure) {
@@ -172,13 +181,12 @@ static int check_net(const struct image *image, const struct image_device *devic
     return refuse(failure, "file of a network device", device->file);
   }
   for (unsigned i = 0; i < IMAGE_LIMIT_COUNT; i++) {
-    uint64_t limit[IMAGE_LIMIT_STRIDE / 8];
-    memcpy(limit, device->config + LIMITS + i * sizeof limit, sizeof limit);
-    if (limit[0] > LIMIT_MAX || limit[1] > LIMIT_MAX) {
-      return refuse(failure, "limit of a network device", limit[0]);
+    const struct image_limit limit = image_limit(device, i);
+    if (limit.size > LIMIT_MAX || limit.one_time_burst > LIMIT_MAX) {
+      return refuse(failure, "limit of a network device", limit.size);
     }
-    if (limit[0] > 0 && (limit[2] == 0 || limit[2] > LIMIT_MS_MAX)) {
-      return refuse(failure, "refill time of a network device", limit[2]);
+    if (limit.size > 0 && (limit.refill_ms == 0 || limit.refill_ms > LIMIT_MS_MAX)) {
+      return refuse(failure, "refill time of a network device", limit.refill_ms);
     }
   }
   return is_zero(device->config + ABI_NET_CONFIG_BYTES, LIMITS - ABI_NET_CONFIG_BYTES)

@@ -51,6 +51,13 @@ struct image {
   struct vcpu_registers registers;
 };
 
+/** A rate limiter of a network device, IMAGE_LIMIT_*. */
+struct image_limit {
+  uint64_t size, one_time_burst, refill_ms;
+};
+
+struct image_limit image_limit(const struct image_device *device, uint32_t index);
+
 /** Most vCPUs of one guest. */
 #define IMAGE_CPU_COUNT_MAX 32
 

@@ -8,6 +8,8 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "counter.h"
+
 #define EVENTS 32
 #define FAREWELL_STEP_MS 50
 #define RETRY_MS 1
@@ -23,12 +25,6 @@ static int watch(const struct io *io, int fd, uint64_t data, struct failure *fai
   if (fd < 0) return 0; // this cell has none
   if (epoll_ctl(io->epoll, EPOLL_CTL_ADD, fd, &event) == 0) return 0;
   return fail_errno(failure, "epoll_ctl");
-}
-
-static void drain_counter(int fd) {
-  uint64_t count;
-  ssize_t got = read(fd, &count, sizeof count);
-  (void)got; // EAGAIN: it was drained already
 }
 
 static int watch_signals(struct io *io, struct failure *failure) {
@@ -146,7 +142,7 @@ static void tell_loss(const struct io *io) {
 
 static void hear_news(struct io *io) {
   struct machine *machine = io->machine;
-  drain_counter(machine->wake);
+  counter_drain(machine->wake);
   tell_traps(io);
   tell_lost_networks(io);
   if (!io->marker_told && __atomic_load_n(&machine->marker_ns, __ATOMIC_SEQ_CST)) {
@@ -220,7 +216,7 @@ static void handle(struct io *io, const struct epoll_event *event) {
     case SOURCE_RING:
       return; // server_advance() comes after every round
     case SOURCE_KICK:
-      drain_counter(device->queues[queue].kick);
+      counter_drain(device->queues[queue].kick);
       // One that waits already has its turn in serve_waiting(), and may not jump the others'.
       if (io->paused || device->queues[queue].waiting) {
         device->queues[queue].waiting = true;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "bus.h"
+#include "counter.h"
 #include "futex.h"
 #include "view.h"
 
@@ -17,17 +18,10 @@ static uint32_t state_of(struct machine *machine) {
   return __atomic_load_n(&machine->state, __ATOMIC_SEQ_CST);
 }
 
-void machine_wake(const struct machine *machine) {
-  const uint64_t one = 1;
-  ssize_t written = write(machine->wake, &one, sizeof one);
-  (void)written; // cannot fail: nobody adds up 2^64 of these
-}
+void machine_wake(const struct machine *machine) { counter_add(machine->wake); }
 
 void machine_wake_network(const struct machine *machine) {
-  const uint64_t one = 1;
-  if (machine->network < 0) return;
-  ssize_t written = write(machine->network, &one, sizeof one);
-  (void)written; // it can only be awake already
+  if (machine->network >= 0) counter_add(machine->network);
 }
 
 static bool claim(struct machine *machine) {

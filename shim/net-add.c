@@ -37,13 +37,6 @@ static int check_descriptor(const struct image_device *plan, int fd, struct fail
               stream ? "socket" : "tap");
 }
 
-static struct bucket limit_of(const struct image_device *plan, uint32_t index) {
-  uint64_t fields[IMAGE_LIMIT_STRIDE / 8];
-  size_t at = IMAGE_DEVICE_LIMITS - IMAGE_DEVICE_CONFIG + index * IMAGE_LIMIT_STRIDE;
-  memcpy(fields, plan->config + at, sizeof fields);
-  return bucket_create(fields[0], fields[1], fields[2]);
-}
-
 static int add_queues(struct network *network, struct net *net, uint32_t index,
                       struct failure *failure) {
   net->receive = map(net->pair_count * sizeof *net->receive, failure);
@@ -79,8 +72,9 @@ static int add_net(struct network *network, const struct image_device *plan, str
   net->mac_filter = plan->flags & IMAGE_DEVICE_FLAG_MAC_FILTER;
   memcpy(net->mac, plan->config + ABI_NET_CONFIG_MAC, sizeof net->mac);
   for (uint32_t i = 0; i < IMAGE_LIMIT_COUNT; i++) {
-    net->limits[i] = limit_of(plan, i);
-    net->timed |= net->limits[i].size > 0;
+    const struct image_limit limit = image_limit(plan, i);
+    net->limits[i] = bucket_create(limit.size, limit.one_time_burst, limit.refill_ms);
+    net->timed |= limit.size > 0;
   }
   for (uint32_t pair = 0; pair < pairs; pair++) {
     net->fds[pair] = files[plan->file + pair];

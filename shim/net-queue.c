@@ -51,8 +51,10 @@ uint32_t net_reason(struct net *net, int error) {
   return gone || error == EIO ? CELL_NET_DROP_DOWN : CELL_NET_DROP_REFUSED;
 }
 
-bool net_limited(struct net *net, uint32_t first, uint64_t now) {
-  return bucket_wait(&net->limits[first], now) || bucket_wait(&net->limits[first + 1], now);
+uint64_t net_limited(struct net *net, uint32_t first, uint64_t now) {
+  uint64_t bytes = bucket_wait(&net->limits[first], now);
+  uint64_t frames = bucket_wait(&net->limits[first + 1], now);
+  return bytes > frames ? bytes : frames;
 }
 
 void net_passed(struct net *net, uint32_t queue, uint32_t first, uint64_t bytes) {
@@ -68,15 +70,9 @@ uint64_t net_delay(struct net *net, uint32_t pair, uint64_t now) {
   uint64_t delay = UINT64_MAX;
   uint64_t waits[3] = {0};
   if (receive->pending) waits[0] = NET_PENDING_NS;
-  if (receive->ready) {
-    uint64_t bytes = bucket_wait(&net->limits[IMAGE_LIMIT_RX_BYTES], now);
-    uint64_t frames = bucket_wait(&net->limits[IMAGE_LIMIT_RX_FRAMES], now);
-    waits[1] = bytes > frames ? bytes : frames;
-  }
+  if (receive->ready) waits[1] = net_limited(net, IMAGE_LIMIT_RX_BYTES, now);
   if (transmit->ready && !transmit->blocked) {
-    uint64_t bytes = bucket_wait(&net->limits[IMAGE_LIMIT_TX_BYTES], now);
-    uint64_t frames = bucket_wait(&net->limits[IMAGE_LIMIT_TX_FRAMES], now);
-    waits[2] = bytes > frames ? bytes : frames;
+    waits[2] = net_limited(net, IMAGE_LIMIT_TX_BYTES, now);
   }
   for (int i = 0; i < 3; i++) {
     if (waits[i] > 0 && waits[i] < delay) delay = waits[i];

@@ -36,8 +36,8 @@ uint32_t net_reason(struct net *net, int error);
  */
 void net_interrupt(const struct net *net, uint32_t effects);
 
-/** Whether the two buckets from `first` on hold the next frame back. */
-bool net_limited(struct net *net, uint32_t first, uint64_t now);
+/** For how many nanoseconds the two buckets from `first` on hold the next frame back. */
+uint64_t net_limited(struct net *net, uint32_t first, uint64_t now);
 
 /** A frame passed: counts it, and takes it from the buckets. */
 void net_passed(struct net *net, uint32_t queue, uint32_t first, uint64_t bytes);

@@ -110,25 +110,6 @@ static void deliver(struct net *net, struct net_receive *receive, uint32_t queue
   receive->effects |= device_complete(net->device, tag, ABI_RESULT_OK, bytes);
 }
 
-/** Moves what did not fit from the spill into buffers, `placed` bytes behind their start. */
-static void place_rest(struct net_receive *receive, uint32_t placed, uint32_t bytes) {
-  const uint8_t *from = receive->spill;
-  uint32_t skip = placed, left = bytes - placed;
-  for (uint32_t i = 0; left > 0; i++) {
-    struct iovec *range = &receive->ranges[receive->range_first + i];
-    if (range->iov_len <= skip) {
-      skip -= (uint32_t)range->iov_len;
-      continue;
-    }
-    uint32_t taken = (uint32_t)range->iov_len - skip;
-    if (taken > left) taken = left;
-    memcpy((uint8_t *)range->iov_base + skip, from, taken);
-    from += taken;
-    left -= taken;
-    skip = 0;
-  }
-}
-
 /**
  * Delivers a frame that came in the first `placed` bytes of the buffers and in the spill, as soon
  * as there are buffers for all of it. False: it waits for them. Lock held.
@@ -148,7 +129,10 @@ static bool settle(struct net *net, struct net_receive *receive, uint32_t queue,
     receive->placed = placed;
     return false;
   }
-  if (bytes > placed) place_rest(receive, placed, bytes);
+  if (bytes > placed) { // the rest follows out of the spill
+    request_fill(receive->ranges + receive->range_first, (int)receive->range_count, placed,
+                 receive->spill, bytes - placed);
+  }
   receive->pending = 0;
   deliver(net, receive, queue, bytes);
   return true;

@@ -11,6 +11,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "counter.h"
 #include "futex.h"
 #include "tap.h"
 #include "view.h"
@@ -19,12 +20,6 @@
 #define NS_PER_MS UINT64_C(1000000)
 #define DELAY_MS_MAX 1000
 #define CONTROL_TURN 4
-
-static void drain_counter(int fd) {
-  uint64_t count;
-  ssize_t got = read(fd, &count, sizeof count);
-  (void)got; // EAGAIN: it was drained already
-}
 
 // --- What drivers want of the backends ----------------------------------------------------------
 
@@ -118,7 +113,7 @@ static void lose(struct net *net) {
   view_show(net->device);
   device_interrupt(net->device, effects);
   pthread_mutex_unlock(&net->device->lock);
-  if (!net->down) machine_wake(net->machine); // the I/O thread tells the host
+  machine_wake(net->machine); // the I/O thread tells the host
   net->down = true;
 }
 
@@ -126,18 +121,13 @@ static void lose(struct net *net) {
 
 /** Commands are answered by the cage, a few at a time. True: there may be more. */
 static bool obey_driver(struct net *net) {
-  uint32_t effects = 0;
-  bool setup = false;
   pthread_mutex_lock(&net->device->lock);
   for (int turn = 0; turn < CONTROL_TURN && net->control > 0; turn++) {
-    effects = device_notify(net->device, net->control);
-    setup |= effects & ABI_EFFECT_SETUP;
-    if (effects & ABI_EFFECT_SETUP) view_show(net->device);
-    device_interrupt(net->device, effects);
+    uint32_t effects = device_notify(net->device, net->control);
+    net_interrupt(net, effects);
     if (!(effects & ABI_EFFECT_MORE)) net->control = 0;
   }
   pthread_mutex_unlock(&net->device->lock);
-  if (setup) set_up(net, false);
   return net->control > 0;
 }
 
@@ -153,7 +143,7 @@ static void handle(struct network *network, const struct epoll_event *event) {
   struct net *net = &network->nets[data >> 16 & 0xffff];
   switch ((enum net_source)(data >> 32)) {
     case SOURCE_WAKE:
-      drain_counter(network->machine->network);
+      counter_drain(network->machine->network);
       for (uint32_t i = 0; i < network->count; i++) set_up(&network->nets[i], false);
       return;
     case SOURCE_BACKEND:

@@ -65,3 +65,19 @@ int request_read(struct request *request, const struct guest_memory *memory,
   request->range_count = 0;
   return resolve(request, memory, ranges, header.range_count);
 }
+
+void request_fill(const struct iovec *ranges, int range_count, size_t skip, const uint8_t *bytes,
+                  size_t count) {
+  for (int i = 0; i < range_count && count > 0; i++) {
+    size_t length = ranges[i].iov_len;
+    if (length <= skip) {
+      skip -= length;
+      continue;
+    }
+    size_t taken = length - skip < count ? length - skip : count;
+    memcpy((uint8_t *)ranges[i].iov_base + skip, bytes, taken);
+    bytes += taken;
+    count -= taken;
+    skip = 0;
+  }
+}

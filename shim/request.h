@@ -41,6 +41,10 @@ struct request_result request_refused(uint32_t result, int error);
 int request_read(struct request *request, const struct guest_memory *memory,
                  const uint8_t *record, size_t bytes);
 
+/** Copies bytes over the ranges, from `skip` bytes into them on; what does not fit is left out. */
+void request_fill(const struct iovec *ranges, int range_count, size_t skip, const uint8_t *bytes,
+                  size_t count);
+
 #ifdef __cplusplus
 }
 #endif

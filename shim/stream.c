@@ -5,24 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
-static const uint8_t header[ABI_NET_HEADER_BYTES];
+#include "request.h"
 
-/** Copies bytes over the ranges, from `skip` on. */
-static void scatter(const struct iovec *ranges, int range_count, size_t skip, const uint8_t *bytes,
-                    size_t count) {
-  for (int i = 0; i < range_count && count > 0; i++) {
-    size_t length = ranges[i].iov_len;
-    if (length <= skip) {
-      skip -= length;
-      continue;
-    }
-    size_t taken = length - skip < count ? length - skip : count;
-    memcpy((uint8_t *)ranges[i].iov_base + skip, bytes, taken);
-    bytes += taken;
-    count -= taken;
-    skip = 0;
-  }
-}
+static const uint8_t header[ABI_NET_HEADER_BYTES];
 
 static uint32_t frame_length(const struct stream *stream) {
   const uint8_t *at = stream->bytes + stream->begin;
@@ -50,8 +35,8 @@ int64_t stream_receive(struct stream *stream, int fd, const struct iovec *ranges
       if (length < ABI_NET_FRAME_BYTES_MIN || length > ABI_NET_FRAME_BYTES_MAX) return -EPROTO;
       if (there - STREAM_LENGTH_BYTES >= length) {
         const uint8_t *frame = stream->bytes + stream->begin + STREAM_LENGTH_BYTES;
-        scatter(ranges, range_count, 0, header, sizeof header);
-        scatter(ranges, range_count, sizeof header, frame, length);
+        request_fill(ranges, range_count, 0, header, sizeof header);
+        request_fill(ranges, range_count, sizeof header, frame, length);
         stream->begin += STREAM_LENGTH_BYTES + length;
         return (int64_t)(sizeof header + length);
       }

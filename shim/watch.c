@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "abi.h"
+#include "counter.h"
 
 #define THREAD_STACK_BYTES (64 * 1024)
 
@@ -36,13 +37,6 @@ static int signal_wake = -1;
 static int signals_taken;
 static struct sigaction before[WATCHED_COUNT];
 
-static void signal_eventfd(int fd) {
-  const uint64_t one = 1;
-  // Cannot block or fail: nobody adds up 2^64 of these.
-  ssize_t written = write(fd, &one, sizeof one);
-  (void)written;
-}
-
 static void drain_eventfd(int fd) {
   uint64_t count;
   ssize_t got = read(fd, &count, sizeof count);
@@ -56,7 +50,7 @@ static void on_signal(int number) {
       __atomic_fetch_or(&signal_events, watched[i].event, __ATOMIC_SEQ_CST);
     }
   }
-  signal_eventfd(signal_wake);
+  counter_add(signal_wake);
   errno = saved_errno;
 }
 
@@ -88,7 +82,7 @@ static void give_signals_back(void) {
 /** First the bits, then the eventfd, then the kick: whoever wakes up finds what it is about. */
 static void publish(struct watcher *watcher, uint32_t events) {
   __atomic_fetch_or(&watcher->events, events, __ATOMIC_SEQ_CST);
-  signal_eventfd(watcher->pending);
+  counter_add(watcher->pending);
   pthread_mutex_lock(&watcher->lock);
   if (watcher->vcpu) vcpu_kick(watcher->vcpu);
   pthread_mutex_unlock(&watcher->lock);
@@ -177,7 +171,7 @@ uint32_t watcher_take_events(struct watcher *watcher) {
 
 void watcher_arm_input(struct watcher *watcher) {
   __atomic_store_n(&watcher->armed, 1, __ATOMIC_SEQ_CST);
-  signal_eventfd(watcher->wake);
+  counter_add(watcher->wake);
 }
 
 int watcher_remind(struct watcher *watcher, uint32_t milliseconds, struct failure *failure) {
@@ -234,7 +228,7 @@ void watcher_detach(struct watcher *watcher) {
 void watcher_stop(struct watcher *watcher) {
   if (watcher->started) {
     __atomic_store_n(&watcher->stopping, 1, __ATOMIC_SEQ_CST);
-    signal_eventfd(watcher->wake);
+    counter_add(watcher->wake);
     pthread_join(watcher->thread, NULL);
   }
   if (watcher->signals) give_signals_back();

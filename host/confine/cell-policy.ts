@@ -171,7 +171,7 @@ const IO: Role = {
     plain('epoll_ctl', 'watch_input', 'looks at the input while it is wanted'),
     {
       call: 'read',
-      caller: 'drain_counter, take_signal, console_read, control_receive',
+      caller: 'counter_drain, take_signal, console_read, control_receive',
       reason: 'doorbells, signals, what is typed, commands',
     },
     {
@@ -230,7 +230,7 @@ const NET: Role = {
   rows: [
     plain('epoll_wait', 'net_run', 'waits for frames, doorbells, news of the guest'),
     plain('epoll_ctl', 'net_watch', 'looks at a tap while the guest has room, or a frame for it'),
-    plain('read', 'drain_counter, read_more', 'doorbells; frames of passt'),
+    plain('read', 'counter_drain, read_more', 'doorbells; frames of passt'),
     plain('readv', 'tap_receive', 'a frame for the guest'),
     plain('writev', 'tap_send, stream_send', 'a frame of the guest'),
     plain(
