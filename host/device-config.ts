@@ -128,6 +128,11 @@ export function macBytes(mac: string): Uint8Array {
   return Uint8Array.from(mac.split(':'), (part) => Number.parseInt(part, 16));
 }
 
+/** And back, in lower case. */
+export function formatMac(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':');
+}
+
 /** The configuration bytes of a virtio-net device. */
 export function encodeNetConfig(config: NetConfig): Uint8Array {
   const bytes = new Uint8Array(abi.NET_CONFIG_BYTES);

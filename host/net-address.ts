@@ -1,5 +1,13 @@
 // Addresses as users write them: of an interface, of a guest in its subnet, of a forwarded port.
 import { isIP, isIPv4, isIPv6 } from 'node:net';
+import {
+  formatAddress,
+  isHostOf,
+  maskOf,
+  networkOf,
+  parseAddress,
+  type Subnet,
+} from './net/ipv4.ts';
 import { usage } from './settings.ts';
 
 /** An IPv4 address and the length of its subnet's prefix, 1 to 32 bits. */
@@ -43,23 +51,17 @@ export function checkInterface(field: string, name: string): string {
 
 // --- Subnets ------------------------------------------------------------------------------------
 
-const number = (address: string): number => {
-  return address.split('.').reduce((sum, part) => sum * 256 + Number(part), 0);
-};
-
-/** How many addresses a subnet has. */
-const sizeOf = (prefix: number): number => 2 ** (32 - prefix);
-
-const subnetOf = (address: string, prefix: number): number => {
-  return Math.floor(number(address) / sizeOf(prefix));
+/** As numbers; the address was found to be one. */
+const subnetOf = ({ address, prefix }: SubnetAddress): Subnet => {
+  return { address: parseAddress(address)!, prefix };
 };
 
 /** True for an address which stands for no host: its subnet's first or last one, a group's. */
-function isNoHost({ address, prefix }: SubnetAddress): boolean {
-  const first = number(address) >>> 24;
+function isNoHost(given: SubnetAddress): boolean {
+  const subnet = subnetOf(given);
+  const first = subnet.address >>> 24;
   if (first === 0 || first === 127 || first >= 224) return true;
-  const place = number(address) % sizeOf(prefix);
-  return prefix < 31 && (place === 0 || place === sizeOf(prefix) - 1);
+  return subnet.prefix < 31 && !isHostOf(subnet, subnet.address);
 }
 
 /** Reads '10.0.0.2/24'. */
@@ -80,7 +82,7 @@ export function parseGateway(field: string, text: string, ip: SubnetAddress | un
   if (!isIPv4(text)) throw refused('must be an IPv4 address, such as 10.0.0.1');
   if (!ip) throw refused('needs ip= beside it, such as ip=10.0.0.2/24');
   const { address, prefix } = ip;
-  if (subnetOf(text, prefix) !== subnetOf(address, prefix)) {
+  if (networkOf(subnetOf({ address: text, prefix })) !== networkOf(subnetOf(ip))) {
     throw refused(`is not in the subnet of ip=${address}/${prefix}`);
   }
   if (text === address) throw refused('is the address of the guest itself');
@@ -90,8 +92,7 @@ export function parseGateway(field: string, text: string, ip: SubnetAddress | un
 
 /** '255.255.255.0' for 24. */
 export function netmask(prefix: number): string {
-  const bits = 2 ** 32 - sizeOf(prefix);
-  return [24, 16, 8, 0].map((shift) => (bits >>> shift) & 0xff).join('.');
+  return formatAddress(maskOf(prefix));
 }
 
 // --- Ports --------------------------------------------------------------------------------------

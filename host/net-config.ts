@@ -28,8 +28,8 @@ export const NET_BACKENDS = ['none', 'tap', 'vhost-net', 'macvtap', 'user'] as c
 export type NetBackend = (typeof NET_BACKENDS)[number];
 
 const QUEUE_PAIRS_MAX = 8;
-const MTU_MIN = 68; // of IPv4 (RFC 791)
-const MTU_MAX = 65535;
+export const MTU_MIN = 68; // of IPv4 (RFC 791)
+export const MTU_MAX = 65535;
 const FD_MIN = 3; // what is below is a standard stream
 const FD_MAX = 0x7fff_ffff;
 

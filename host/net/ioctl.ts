@@ -1,5 +1,6 @@
 // Requests to tun, vhost-net and interfaces (linux/if_tun.h, vhost.h, sockios.h, if.h), with their
 // structures laid out here: the only caller of shim().ioctl.
+import { formatMac } from '../device-config.ts';
 import { IOCTL_SOCKET, type NativeError, shim } from '../shim.ts';
 
 // --- Requests -----------------------------------------------------------------------------------
@@ -90,11 +91,8 @@ export function setInterfaceMtu(name: string, mtu: number): void {
 
 /** 'aa:bb:cc:dd:ee:ff'. */
 export function interfaceMac(name: string): string {
-  const bytes = bytesOf(ask(SIOCGIFHWADDR, name)).subarray(
-    IFREQ_ADDRESS,
-    IFREQ_ADDRESS + MAC_BYTES,
-  );
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':');
+  const bytes = bytesOf(ask(SIOCGIFHWADDR, name));
+  return formatMac(bytes.subarray(IFREQ_ADDRESS, IFREQ_ADDRESS + MAC_BYTES));
 }
 
 export function isUp(name: string): boolean {

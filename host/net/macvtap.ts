@@ -1,5 +1,4 @@
 // Opening a macvtap: the character device of an interface that was made on top of another one.
-import { closeSync } from 'node:fs';
 import type { FaradayError } from '../errors.ts';
 import {
   errnoOf,
@@ -59,15 +58,6 @@ function setUp(fd: number, name: string, path: string, flags: number): void {
 export function openMacvtap(name: string, queues: number): OpenInterface {
   const path = deviceOf(name);
   const flags = TAP_FLAGS | (queues > 1 ? IFF_MULTI_QUEUE : 0);
-  const fds = openEach(queues, () => {
-    const fd = openDevice(path, (errno) => explain(name, path, errno));
-    try {
-      setUp(fd, name, path, flags);
-    } catch (error) {
-      closeSync(fd);
-      throw error;
-    }
-    return fd;
-  });
-  return { name, fds };
+  const open = (): number => openDevice(path, (errno) => explain(name, path, errno));
+  return { name, fds: openEach(queues, open, (fd) => setUp(fd, name, path, flags)) };
 }

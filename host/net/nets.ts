@@ -2,9 +2,10 @@
 // what a cell is handed are descriptors, with nothing left to be asked of the host.
 import { createHash } from 'node:crypto';
 import { hostname } from 'node:os';
+import { formatMac } from '../device-config.ts';
 import { FaradayError } from '../errors.ts';
 import type { Log } from '../log.ts';
-import type { NetRequest } from '../net-config.ts';
+import { MTU_MAX, MTU_MIN, type NetRequest } from '../net-config.ts';
 import * as kernel from './ioctl.ts';
 import { openMacvtap } from './macvtap.ts';
 import { closeDescriptors, closeNets, type OpenNet } from './open-net.ts';
@@ -13,8 +14,6 @@ import { adoptTap, hostError, type OpenInterface, openTap, probeOffloads } from 
 import { openVhost } from './vhost.ts';
 
 const MTU_OF_ETHERNET = 1500; // what a guest assumes where it is told none
-const MTU_MIN = 68;
-const MTU_MAX = 65535;
 
 /**
  * The address of a guest that was given none: the same for this host, interface and network every
@@ -26,7 +25,7 @@ export function macFor(name: string, id: string): string {
     .digest()
     .subarray(0, 6);
   bytes[0] = (bytes[0] & 0xfc) | 2;
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':');
+  return formatMac(bytes);
 }
 
 // --- The interface ------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 // The addresses of a guest behind passt, which it is told by DHCP and by its kernel's command line.
 // Fixed ones, and not those of this host, as passt would have it: known before anything runs.
 import { FaradayError } from '../errors.ts';
-import { formatAddress, isHostOf, maskOf, networkOf, parseAddress, type Subnet } from './ipv4.ts';
+import { netmask, type SubnetAddress } from '../net-address.ts';
+import { formatAddress, isHostOf, networkOf, parseAddress, type Subnet } from './ipv4.ts';
 
 /** What was asked for. */
 export interface AddressRequest {
   id: string;
-  ip?: { address: string; prefix: number }; // the guest's
+  ip?: SubnetAddress; // the guest's
   gateway?: string;
 }
 
@@ -50,7 +51,7 @@ export function passtAddressing(request: AddressRequest): PasstAddressing {
   return {
     address,
     prefix,
-    netmask: formatAddress(maskOf(prefix)),
+    netmask: netmask(prefix),
     gateway: formatAddress(gateway),
     dns: isDefault ? DEFAULT_DNS : formatAddress(free),
   };

@@ -9,24 +9,17 @@
 import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { FaradayError } from '../errors.ts';
 import type { Log } from '../log.ts';
+import type { PortForward } from '../net-address.ts';
 import { CHILD_CONTROL, CHILD_NULL, shim } from '../shim.ts';
 import { temporaryFolder } from '../temporary-folder.ts';
 import { setNonBlocking } from './ioctl.ts';
 import { type AddressRequest, passtAddressing } from './passt-address.ts';
 import { findProgram } from './program.ts';
 
-/** A port of this host that leads into the guest. */
-export interface PublishedPort {
-  address?: string; // of this host; left out: all of them
-  hostPort: number;
-  guestPort: number;
-  protocol: 'tcp' | 'udp';
-}
-
 export interface PasstRequest extends AddressRequest {
   mac?: string; // the guest's
   mtu?: number; // bytes
-  publish: readonly PublishedPort[];
+  publish: readonly PortForward[];
 }
 
 export interface Passt {
@@ -48,12 +41,12 @@ const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
 
 // --- The command line ---------------------------------------------------------------------------
 
-function portWord({ address, hostPort, guestPort }: PublishedPort): string {
+function portWord({ address, hostPort, guestPort }: PortForward): string {
   return `${address === undefined ? '' : `${address}/`}${hostPort}:${guestPort}`;
 }
 
 /** -t or -u for each port; 'none' where there is none, as UDP follows TCP otherwise. */
-function portWords(publish: readonly PublishedPort[], protocol: 'tcp' | 'udp'): string[] {
+function portWords(publish: readonly PortForward[], protocol: 'tcp' | 'udp'): string[] {
   const flag = protocol === 'tcp' ? '-t' : '-u';
   const ports = publish.filter((port) => port.protocol === protocol);
   return ports.length === 0 ? [flag, 'none'] : ports.flatMap((port) => [flag, portWord(port)]);
@@ -78,7 +71,7 @@ export function passtWords(request: PasstRequest): string[] {
 }
 
 /** passt makes IPv6 what the host's own interface has; guests are told IPv4 addresses only. */
-function checkPorts(publish: readonly PublishedPort[]): void {
+function checkPorts(publish: readonly PortForward[]): void {
   const port = publish.find(({ address }) => address?.includes(':'));
   if (port === undefined) return;
   const what = 'is an IPv6 address, which --net-backend user does not forward';
@@ -88,7 +81,7 @@ function checkPorts(publish: readonly PublishedPort[]): void {
 // --- What went wrong ----------------------------------------------------------------------------
 
 /** A published port as the user wrote it. */
-function published({ address, hostPort, guestPort, protocol }: PublishedPort): string {
+function published({ address, hostPort, guestPort, protocol }: PortForward): string {
   const host = address?.includes(':') ? `[${address}]` : address;
   const start = host === undefined ? '' : `${host}:`;
   return `--publish '${start}${hostPort}:${guestPort}${protocol === 'udp' ? '/udp' : ''}'`;

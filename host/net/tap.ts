@@ -38,11 +38,18 @@ function explainTun(errno: string): string | undefined {
   return `${TUN} may not be opened by this user; run as root, or use --net-backend user`;
 }
 
-/** Opens `count` descriptors or none. */
-export function openEach(count: number, open: () => number): number[] {
+/** Opens `count` descriptors and prepares each, all or none. */
+export function openEach(
+  count: number,
+  open: () => number,
+  prepare: (fd: number) => void,
+): number[] {
   const fds: number[] = [];
   try {
-    for (let i = 0; i < count; i++) fds.push(open());
+    for (let i = 0; i < count; i++) {
+      fds.push(open());
+      prepare(fds[i]);
+    }
   } catch (error) {
     for (const fd of fds) closeSync(fd);
     throw error;
@@ -152,21 +159,15 @@ function attachFirst(fd: number, name: string, queues: number, exists: boolean):
 export function openTap(name: string, queues: number, log: Log): OpenInterface {
   const exists = kernel.interfaceIndex(name) !== undefined;
   let flags: number | undefined;
-  const fds = openEach(queues, () => {
-    const fd = openDevice(TUN, explainTun);
-    try {
-      if (flags === undefined) flags = attachFirst(fd, name, queues, exists);
-      else {
-        const errno = attach(fd, name, flags);
-        if (errno) throw explainTap(name, exists, errno) ?? hostError(`tap '${name}': ${errno}`);
-      }
-      prepareTap(fd);
-    } catch (error) {
-      closeSync(fd);
-      throw error;
+  const prepare = (fd: number): void => {
+    if (flags === undefined) flags = attachFirst(fd, name, queues, exists);
+    else {
+      const errno = attach(fd, name, flags);
+      if (errno) throw explainTap(name, exists, errno) ?? hostError(`tap '${name}': ${errno}`);
     }
-    return fd;
-  });
+    prepareTap(fd);
+  };
+  const fds = openEach(queues, () => openDevice(TUN, explainTun), prepare);
   if (!exists) log('info', `made tap ${name}, which goes with the guest`);
   return { name, fds };
 }

@@ -1,5 +1,4 @@
 // Opening vhost-net: the kernel serves the rings of a tap, one descriptor for each queue pair.
-import { closeSync } from 'node:fs';
 import { vhostFeatures } from './ioctl.ts';
 import { hostError, openDevice, openEach } from './tap.ts';
 
@@ -28,11 +27,10 @@ export function missingFeatures(bits: bigint): string[] {
 
 /** Opens it `count` times or not at all. Throws FaradayError('host'). */
 export function openVhost(count: number): number[] {
-  return openEach(count, () => {
-    const fd = openDevice(DEVICE, explain);
+  const check = (fd: number): void => {
     const missing = missingFeatures(vhostFeatures(fd));
-    if (missing.length === 0) return fd;
-    closeSync(fd);
+    if (missing.length === 0) return;
     throw hostError(`${DEVICE} lacks ${missing.join(', ')}; use --net-backend tap`);
-  });
+  };
+  return openEach(count, () => openDevice(DEVICE, explain), check);
 }
