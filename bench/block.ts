@@ -5,8 +5,8 @@ import { copyFileSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { commandLine } from '../host/boot/cmdline.ts';
 import { FaradayError } from '../host/errors.ts';
-import type { RunReport } from '../host/report.ts';
 import { makeRootDisk } from '../tools/rootfs.ts';
+import { type GuestReport, parseGuests } from './parts/guests.ts';
 import { benchInLab, compile, labFolder } from './parts/lab.ts';
 import { keepRaw, median, printComparison, printLine, printRow } from './parts/samples.ts';
 
@@ -44,7 +44,7 @@ interface Sample {
 
 interface Measured {
   samples: Sample[];
-  reports: { monitor: string; report: RunReport }[];
+  reports: GuestReport[];
 }
 
 async function prepare(): Promise<void> {
@@ -57,24 +57,22 @@ async function prepare(): Promise<void> {
 }
 
 function parse(output: string): Measured {
-  const measured: Measured = { samples: [], reports: [] };
-  let monitor = '';
-  let round = 0;
-  for (const line of output.replaceAll('\r', '').split('\n')) {
-    const [first, ...rest] = line.split(' ');
-    if (first === 'guest') {
-      round = Number(rest[0]);
-      monitor = rest.slice(1).join(' ');
-    } else if (first === 'report') {
-      const report = JSON.parse(line.slice('report '.length)) as RunReport;
-      measured.reports.push({ monitor, report });
-    } else if (LOADS.some(([id]) => id === first)) {
-      const [requests, microseconds, interrupts] = rest.map(Number);
-      const numbers = { requests: requests!, microseconds: microseconds!, interrupts: interrupts! };
-      measured.samples.push({ monitor, round, load: first!, ...numbers });
-    }
-  }
-  return measured;
+  const { samples, reports } = parseGuests(
+    output,
+    LOADS.map(([id]) => id),
+  );
+  return {
+    samples: samples.map(({ numbers, ...where }) => {
+      const [requests, microseconds, interrupts] = numbers;
+      return {
+        ...where,
+        requests: requests!,
+        microseconds: microseconds!,
+        interrupts: interrupts!,
+      };
+    }),
+    reports,
+  };
 }
 
 /** One number per round; NaN where the guest did not get so far. */

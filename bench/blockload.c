@@ -6,15 +6,12 @@
 #include <fcntl.h>
 #include <linux/aio_abi.h>
 #include <linux/fs.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "load.h"
 
 #define SMALL 4096
 #define LARGE (1 << 20)
@@ -25,18 +22,6 @@ static int device;
 static uint64_t device_bytes;
 static uint8_t *buffers;
 static uint64_t limit_us = 1000000;
-
-static uint64_t now_us(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
-}
-
-static void check(bool good, const char *what) {
-  if (good) return;
-  perror(what);
-  exit(1);
-}
 
 /** A place for a small transfer: xorshift, the same sequence in every run. */
 static uint64_t random_place(void) {

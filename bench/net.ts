@@ -6,9 +6,9 @@ import { join } from 'node:path';
 import { commandLine } from '../host/boot/cmdline.ts';
 import { FaradayError } from '../host/errors.ts';
 import { openModuleFolder, readModule } from '../host/kernel/module-folder.ts';
-import type { RunReport } from '../host/report.ts';
 import { kernelFiles } from '../tools/distribution.ts';
 import { makeRootDisk } from '../tools/rootfs.ts';
+import { type GuestReport, parseGuests } from './parts/guests.ts';
 import { benchInLab, compile, labFolder } from './parts/lab.ts';
 import { keepRaw, printComparison, printLine } from './parts/samples.ts';
 
@@ -74,7 +74,7 @@ interface Sample {
 
 interface Measured {
   samples: Sample[];
-  reports: { monitor: string; round: number; report: RunReport }[];
+  reports: GuestReport[];
 }
 
 async function prepare(): Promise<void> {
@@ -92,24 +92,16 @@ async function prepare(): Promise<void> {
 }
 
 function parse(output: string): Measured {
-  const measured: Measured = { samples: [], reports: [] };
-  let monitor = '';
-  let round = 0;
-  for (const line of output.replaceAll('\r', '').split('\n')) {
-    const [first, ...rest] = line.split(' ');
-    if (first === 'guest') {
-      round = Number(rest[0]);
-      monitor = rest.slice(1).join(' ');
-    } else if (first === 'report' && rest[0]) {
-      const report = JSON.parse(line.slice('report '.length)) as RunReport;
-      measured.reports.push({ monitor, round, report });
-    } else if (LOADS.some(({ id }) => id === first)) {
-      const [count, microseconds] = rest.map(Number);
-      const numbers = { count: count!, microseconds: microseconds! };
-      measured.samples.push({ monitor, round, load: first!, ...numbers });
-    }
-  }
-  return measured;
+  const { samples, reports } = parseGuests(
+    output,
+    LOADS.map(({ id }) => id),
+  );
+  return {
+    samples: samples.map(({ numbers: [count, microseconds], ...where }) => {
+      return { ...where, count: count!, microseconds: microseconds! };
+    }),
+    reports,
+  };
 }
 
 /** One number per round, a second each; NaN where the guest did not get so far. */

@@ -9,16 +9,13 @@
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "load.h"
 
 #define CONTROL_PORT 7000
 #define STREAM_PORT 7001
@@ -42,18 +39,6 @@ static int control, listener, datagram_socket; // the listener is the server's, 
 static struct mmsghdr messages[DATAGRAMS];
 static uint64_t limit_us = 1500000;
 static uint8_t buffer[CHUNK_BYTES];
-
-static uint64_t now_us(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
-}
-
-static void check(bool good, const char *what) {
-  if (good) return;
-  perror(what);
-  exit(1);
-}
 
 static struct sockaddr_in place(uint16_t port) {
   struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port)};

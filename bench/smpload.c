@@ -4,15 +4,12 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "load.h"
 
 #define ROUNDS 150000000u // of the computation, in all
 #define BLOCK 4096
@@ -20,18 +17,6 @@
 #define PROCESSES_MAX 32
 
 static uint64_t *counts; // one for each process, shared by them
-
-static uint64_t now_us(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
-}
-
-static void check(bool good, const char *what) {
-  if (good) return;
-  perror(what);
-  exit(1);
-}
 
 static uint64_t next(uint64_t state) {
   state ^= state << 13;
