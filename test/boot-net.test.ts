@@ -44,6 +44,13 @@ ip -6 address add fd00::2/64 dev eth0
 const LISTEN = `echo 'GUEST ready'
 net-peer serve 7000
 `;
+// What is flooded must be there before: nobody sends those datagrams again. The server answers a
+// question once it is.
+const LISTEN_TO_FLOOD = `net-peer serve 7000 &
+server=$!
+net-peer counted 127.0.0.1 7000 > /dev/null
+echo 'GUEST ready'
+`;
 // The guest asks for its address as distributions do.
 const LEASE = `cat > /tmp/lease <<'END'
 #!/bin/sh
@@ -86,6 +93,7 @@ net-peer echo 10.0.0.2 7000 20`);
 const SPOOF = `me=$(cat /sys/class/net/eth0/address)
 net-peer frames eth0 02:00:00:00:00:99 20
 net-peer frames eth0 $me 1
+ping -c 1 10.0.0.1 > /dev/null # once that is back, the frames before it have left the guest
 `;
 const spoofed = (filter: string): Scenario => ({
   host: `${TAP}net-peer sniff tap0 06:00:00:00:00:01 > keep/sources &
@@ -208,10 +216,7 @@ echo 'GUEST goes on'
     host: `${TAP}${inBackground(`net-peer flood 10.0.0.2 7000 0 ${FLOOD_MS}
 await_text output 'GUEST reads'
 net-peer counted 127.0.0.1 7000 > keep/counted`)}${boot(ONE_TAP)}`,
-    guest: `net-peer serve 7000 &
-server=$!
-echo 'GUEST ready'
-net-peer flood 10.0.0.1 7000 0 ${FLOOD_MS} &
+    guest: `${LISTEN_TO_FLOOD}net-peer flood 10.0.0.1 7000 0 ${FLOOD_MS} &
 flood=$!
 reads=0
 while kill -0 $flood 2> /dev/null; do
@@ -253,9 +258,7 @@ exit $status`,
 await_text output 'GUEST ready'
 net-peer flood 10.0.0.2 7000 1000 0) &
 ${boot(`${ONE_TAP},rx-ops-size=100,rx-ops-refill-time=${DAY_MS}`)}`,
-    guest: `net-peer serve 7000 &
-echo 'GUEST ready'
-now=$(net-peer counted 127.0.0.1 7000)
+    guest: `${LISTEN_TO_FLOOD}now=$(net-peer counted 127.0.0.1 7000)
 while [ "$now" = 'net-peer counted 0' ] || [ "$now" != "$last" ]; do
   last=$now
   sleep 2
