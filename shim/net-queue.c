@@ -27,16 +27,17 @@ uint32_t net_generation(const struct net *net, uint32_t queue) {
   return net->device->queues[queue].generation;
 }
 
-uint32_t net_next(struct net *net, uint32_t queue, bool ask, uint8_t *record, bool *more,
-                  uint32_t *effects) {
+uint32_t net_next(struct net *net, uint32_t queue, bool ask, uint8_t *record, bool *more) {
   uint32_t now = ask ? device_notify(net->device, queue) : device_next(net->device, queue);
   uint32_t size = now & ABI_EFFECT_REQUEST ? device_record(net->device, record, &now) : 0;
   *more = now & ABI_EFFECT_MORE;
-  *effects |= now;
+  net->owed |= now;
   return size;
 }
 
-void net_interrupt(const struct net *net, uint32_t effects) {
+void net_interrupt(struct net *net) {
+  uint32_t effects = net->owed;
+  net->owed = 0;
   if (effects & ABI_EFFECT_SETUP) {
     view_show(net->device);
     machine_wake_network(net->machine);

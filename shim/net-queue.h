@@ -15,10 +15,9 @@ void net_end(const struct net *net, uint32_t queue);
 
 /**
  * The next record of a queue: its bytes, or 0. `ask`: where there is none, the driver is asked for
- * its doorbell. *more: there may be one all the same. Interrupts go to *effects. Lock held.
+ * its doorbell. *more: there may be one all the same. Lock held.
  */
-uint32_t net_next(struct net *net, uint32_t queue, bool ask, uint8_t *record, bool *more,
-                  uint32_t *effects);
+uint32_t net_next(struct net *net, uint32_t queue, bool ask, uint8_t *record, bool *more);
 
 /**
  * A ring is empty: gives its driver a moment to fill it again, unasked, where it has to share our
@@ -31,10 +30,10 @@ void net_give_way(const struct net *net, uint32_t queue);
 uint32_t net_reason(struct net *net, int error);
 
 /**
- * Interrupts for what calls into the cage answered. Where the device broke, its driver sees what
- * became of it, and the thread looks at it once more. Lock held.
+ * Interrupts for what calls into the cage have answered since the last time. Where the device
+ * broke, its driver sees what became of it, and the thread looks at it once more. Lock held.
  */
-void net_interrupt(const struct net *net, uint32_t effects);
+void net_interrupt(struct net *net);
 
 /** For how many nanoseconds the two buckets from `first` on hold the next frame back. */
 uint64_t net_limited(struct net *net, uint32_t first, uint64_t now);

@@ -34,7 +34,7 @@ static void keep_buffer(struct net_receive *receive, uint32_t tag, const struct 
 }
 
 /** Keeps a record's buffer, or gives it back where it is no good. */
-static void take_buffer(const struct net *net, struct net_receive *receive, const uint8_t *record,
+static void take_buffer(struct net *net, struct net_receive *receive, const uint8_t *record,
                         uint32_t size) {
   struct request request;
   uint32_t tag;
@@ -44,7 +44,7 @@ static void take_buffer(const struct net *net, struct net_receive *receive, cons
       request.length <= NET_WHOLE_BYTES) {
     keep_buffer(receive, tag, &request);
   } else {
-    receive->effects |= device_complete(net->device, tag, ABI_RESULT_IOERR, 0);
+    net->owed |= device_complete(net->device, tag, ABI_RESULT_IOERR, 0);
   }
 }
 
@@ -62,7 +62,7 @@ static bool take_buffers(struct net *net, struct net_receive *receive, uint32_t 
         receive->range_count + ABI_RANGE_COUNT_MAX > NET_RANGES_MAX) {
       return true;
     }
-    uint32_t size = net_next(net, queue, ask, record, &more, &receive->effects);
+    uint32_t size = net_next(net, queue, ask, record, &more);
     if (size > 0) take_buffer(net, receive, record, size);
     if (size > 0 || more) continue;
     // Only who goes without needs to hear of the next one.
@@ -107,7 +107,7 @@ static void deliver(struct net *net, struct net_receive *receive, uint32_t queue
     drop_oldest(receive);
   } while (left > 0 && merge && receive->count > 0);
   net_passed(net, queue, IMAGE_LIMIT_RX_BYTES, bytes - ABI_NET_HEADER_BYTES);
-  receive->effects |= device_complete(net->device, tag, ABI_RESULT_OK, bytes);
+  net->owed |= device_complete(net->device, tag, ABI_RESULT_OK, bytes);
 }
 
 /**
@@ -205,13 +205,10 @@ bool net_receive(struct net *net, uint32_t pair, uint64_t now) {
   struct net_receive *receive = &net->receive[pair];
   bool more = true;
   pthread_mutex_lock(&net->device->lock);
-  receive->effects = 0;
   for (unsigned i = 0; i < NET_TURN && more && !net->gone; i++) {
     if (net_limited(net, IMAGE_LIMIT_RX_BYTES, now)) break;
     more = receive_one(net, pair);
   }
-  // Once for all of them: the driver then finds as many as there are.
-  net_interrupt(net, receive->effects);
   pthread_mutex_unlock(&net->device->lock);
   receive->ready = more && !net->gone;
   return receive->ready && !net_limited(net, IMAGE_LIMIT_RX_BYTES, now);

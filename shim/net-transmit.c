@@ -14,14 +14,14 @@
 
 /** Reads a record into `frame`. False: no frame that could be sent; it goes back. Lock held. */
 static bool take_frame(struct net *net, struct net_frame *frame, uint32_t queue,
-                       const uint8_t *record, uint32_t size, uint32_t *effects) {
+                       const uint8_t *record, uint32_t size) {
   struct request *request = &frame->request;
   memcpy(&frame->tag, record + ABI_REQUEST_TAG, sizeof frame->tag);
   if (request_read(request, &net->machine->memory, record, size) ||
       request->kind != ABI_REQUEST_KIND_NET_TX || request->length < ABI_NET_FRAME_BYTES_MIN ||
       request->length > ABI_NET_FRAME_BYTES_MAX || request->range_count == 0) {
     net->counts[queue].drops[CELL_NET_DROP_REFUSED]++;
-    *effects |= device_complete(net->device, frame->tag, ABI_RESULT_IOERR, 0);
+    net->owed |= device_complete(net->device, frame->tag, ABI_RESULT_IOERR, 0);
     return false;
   }
   memcpy(frame->header, &request->offset, sizeof request->offset);
@@ -35,17 +35,15 @@ static bool take_frame(struct net *net, struct net_frame *frame, uint32_t queue,
  */
 static bool take_frames(struct net *net, struct net_transmit *transmit, uint32_t queue, bool ask) {
   uint8_t record[ABI_REQUEST_BYTES_MAX];
-  uint32_t effects = 0;
   bool more = true;
   transmit->first = transmit->count = 0;
   transmit->generation = net_generation(net, queue);
   // Frames that are refused do not count, and may never end: this does.
   for (unsigned i = 0; i < NET_TURN && more && transmit->count < NET_BATCH; i++) {
-    uint32_t size = net_next(net, queue, ask, record, &more, &effects);
+    uint32_t size = net_next(net, queue, ask, record, &more);
     struct net_frame *frame = &transmit->frames[transmit->count];
-    if (size > 0) transmit->count += take_frame(net, frame, queue, record, size, &effects);
+    if (size > 0) transmit->count += take_frame(net, frame, queue, record, size);
   }
-  net_interrupt(net, effects);
   return more || transmit->count > 0;
 }
 
@@ -103,13 +101,11 @@ static int send_frame(struct net *net, uint32_t pair, struct net_frame *frame) {
 static void give_back(struct net *net, struct net_transmit *transmit, uint32_t queue,
                       uint32_t until) {
   bool ours = transmit->generation == net_generation(net, queue);
-  uint32_t effects = 0;
   for (; transmit->first < until; transmit->first++) {
     if (!ours) continue;
     uint32_t tag = transmit->frames[transmit->first].tag;
-    effects |= device_complete(net->device, tag, ABI_RESULT_OK, 0);
+    net->owed |= device_complete(net->device, tag, ABI_RESULT_OK, 0);
   }
-  net_interrupt(net, effects);
 }
 
 /** Sends what was taken, as far as the backend and the limits let it. */

@@ -20,6 +20,7 @@
 #define NS_PER_MS UINT64_C(1000000)
 #define DELAY_MS_MAX 1000
 #define CONTROL_TURN 4
+#define NEWS (ABI_EFFECT_IRQ | ABI_EFFECT_SETUP)
 
 // --- What drivers want of the backends ----------------------------------------------------------
 
@@ -30,12 +31,11 @@ static void lend_queue(struct net *net, uint32_t queue, bool wanted) {
   struct device *device = net->device;
   struct vhost *vhost = &net->vhost[queue / 2];
   struct device_queue *place = &device->queues[queue];
-  uint32_t effects = wanted ? device_next(device, queue) : 0;
-  uint32_t size = effects & ABI_EFFECT_REQUEST ? device_record(device, record, &effects) : 0;
+  bool more;
+  uint32_t size = wanted ? net_next(net, queue, false, record, &more) : 0;
   bool there = size > 0 && request_read(&rings, &device->memory, record, size) == 0 &&
                rings.kind == ABI_REQUEST_KIND_NET_RINGS;
   bool same = net->lent[queue] == place->generation;
-  net_interrupt(net, effects);
   if (vhost->running[queue % 2] && !(there && same)) {
     vhost_stop(vhost, queue % 2);
     if (--place->in_flight == 0) device_tell_idle(device);
@@ -124,7 +124,7 @@ static bool obey_driver(struct net *net) {
   pthread_mutex_lock(&net->device->lock);
   for (int turn = 0; turn < CONTROL_TURN && net->control > 0; turn++) {
     uint32_t effects = device_notify(net->device, net->control);
-    net_interrupt(net, effects);
+    net->owed |= effects;
     if (!(effects & ABI_EFFECT_MORE)) net->control = 0;
   }
   pthread_mutex_unlock(&net->device->lock);
@@ -181,7 +181,20 @@ static void net_watch(struct net *net, uint32_t pair, bool limited) {
   }
 }
 
-/** Gives each queue its turn. Returns the nanoseconds until one is due again; UINT64_MAX: never. */
+/** Tells the driver of what was done for it. */
+static void interrupt(struct net *net) {
+  if (!(net->owed & NEWS)) return;
+  pthread_mutex_lock(&net->device->lock);
+  net_interrupt(net);
+  pthread_mutex_unlock(&net->device->lock);
+}
+
+/**
+ * Gives each queue its turn. Returns the nanoseconds until one is due again; UINT64_MAX: never.
+ *
+ * Frames that came in are told of together. Frames that went out are told of with those, or in the
+ * next turn, which is due at once: an answer that is on its way needs no interrupt of its own.
+ */
 static uint64_t serve(struct net *net) {
   uint64_t now = net->timed ? monotonic_ns() : 0;
   uint64_t delay = obey_driver(net) ? 0 : UINT64_MAX;
@@ -190,11 +203,14 @@ static uint64_t serve(struct net *net) {
     struct net_transmit *transmit = &net->transmit[pair];
     bool more = false;
     if (receive->ready || receive->pending) more |= net_receive(net, pair, now);
+    interrupt(net);
     if (transmit->ready && !transmit->blocked) more |= net_transmit(net, pair, now);
     uint64_t wait = more ? 0 : net_delay(net, pair, now);
     if (wait < delay) delay = wait;
     if (!net->gone) net_watch(net, pair, net->timed && receive->ready && !more);
   }
+  if (net->vhost) interrupt(net);
+  if (net->owed & NEWS) delay = 0;
   if (net->gone && !net->down) {
     for (uint32_t pair = 0; pair < net->active_pairs; pair++) {
       epoll_ctl(net->epoll, EPOLL_CTL_DEL, net->fds[pair], NULL);
@@ -213,7 +229,10 @@ static uint64_t serve(struct net *net) {
 static bool stand_still(struct network *network) {
   bool stood = false;
   while (__atomic_load_n(&network->wanted, __ATOMIC_SEQ_CST)) {
-    for (uint32_t i = 0; i < network->count; i++) set_up(&network->nets[i], true);
+    for (uint32_t i = 0; i < network->count; i++) {
+      set_up(&network->nets[i], true);
+      interrupt(&network->nets[i]);
+    }
     __atomic_store_n(&network->still, 1, __ATOMIC_SEQ_CST);
     futex_wake(&network->still);
     futex_wait(&network->wanted, 1, NULL);

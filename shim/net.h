@@ -47,7 +47,6 @@ struct net_receive {
   uint32_t pending;     // bytes of a frame that was read and for which buffers are missing, or 0
   uint32_t placed;      // how many of those lie in buffers; the rest is in `spill`
   uint64_t pending_ns;  // since when
-  uint32_t effects;     // of the turn so far: interrupts
   struct net_buffer buffers[NET_BUFFERS_MAX];
   struct iovec ranges[NET_RANGES_MAX];
   uint8_t spill[NET_WHOLE_BYTES];
@@ -86,6 +85,7 @@ struct net {
   uint32_t active_pairs;  // that the driver uses
   uint64_t offloads;      // in force at the backend, on the first `offload_pairs` pairs
   uint32_t offload_pairs;
+  uint32_t owed;          // effects of calls into the cage: an interrupt is still to be made
   uint32_t control;       // the control queue, while commands may wait there; else 0
   struct bucket limits[IMAGE_LIMIT_COUNT];
   struct stream *stream;  // of a socket that carries frames; NULL: a tap
