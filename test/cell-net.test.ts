@@ -17,6 +17,7 @@ import {
   F_MRG_RXBUF,
   frame,
   offer,
+  outgoing,
   type Part,
   RX,
   ringsOf,
@@ -24,7 +25,10 @@ import {
   ZEROS,
 } from './cell-net.ts';
 import { assertIdle, countsOf, drops, end, NO_DROPS, start, untilUp } from './cell-net-peer.ts';
+import type { Code } from './machine-code.ts';
 
+const PIC = 0x20; // its command port
+const PIC_READ_REQUESTS = 0x0a; // OCW3: the next read gives the IRR
 const PROBE_BYTES = 16; // a header, and two bytes to make a frame of it
 
 interface Sizes {
@@ -180,6 +184,31 @@ cellTest('frames wait where no buffer is left, and nothing else happens meanwhil
   const { frames, drops: dropped } = countsOf(cell, RX);
   assert.equal([frames, dropped], [2 * times, NO_DROPS]);
 });
+
+// --- Interrupts ---------------------------------------------------------------------------------
+
+/** Waits for an interrupt of pin 5, which the PIC remembers while nobody takes it. */
+function awaitInterrupt(code: Code, name: string): Code {
+  code.label(name).out(PIC, PIC_READ_REQUESTS).in(PIC);
+  return code.raw(0xa8, 1 << 5).jumpIfZero(name); // test al, imm8
+}
+
+for (const [what, queue] of [
+  ['that went out', TX],
+  ['that came in', RX],
+] as const) {
+  cellTest(`a driver is interrupted for a frame ${what}, though nothing else happens`, async () => {
+    const running = await start([...buffers(1, 2048), ...outgoing([frame(60)])], (code) => {
+      offer(bringUp(code), queue, 1).say('up');
+      awaitInterrupt(awaitUsed(code, queue, 1), 'interrupt').powerOff();
+    });
+    if (queue === RX) {
+      await untilUp(running.cell);
+      running.peer.send(frame(60));
+    } else assert.equal(await running.peer.until(1), [frame(60)]);
+    await end(running);
+  });
+}
 
 // --- Pauses -------------------------------------------------------------------------------------
 
