@@ -22,7 +22,7 @@ faraday() { # BACKEND
 
 microvm() { # VHOST
   timeout -k 1 60 qemu-system-x86_64 -M microvm,acpi=on,pic=off,pit=off,rtc=on -accel kvm \
-    -cpu host,arch-capabilities=off \
+    -name guest,debug-threads=on -cpu host,arch-capabilities=off \
     -m 256M -smp 1 -nodefaults -no-user-config -display none -no-reboot -serial stdio \
     -kernel "$stored/vmlinux" -initrd "$stored/initramfs.cpio" -append "$cmdline quiet" \
     -drive if=none,id=root,file=root.ext4,format=raw,readonly=on,cache=writeback \

@@ -10,7 +10,7 @@ import { kernelFiles } from '../tools/distribution.ts';
 import { makeRootDisk } from '../tools/rootfs.ts';
 import { type GuestReport, parseGuests } from './parts/guests.ts';
 import { benchInLab, compile, labFolder } from './parts/lab.ts';
-import { keepRaw, printComparison, printLine } from './parts/samples.ts';
+import { keepRaw, median, printComparison, printLine, printRow } from './parts/samples.ts';
 
 const ROUNDS = 5;
 const ENOUGH_SECONDS = 350; // no round begins later: a busy machine gets fewer
@@ -50,18 +50,21 @@ interface Load {
   id: string; // in the output of netload
   title: string;
   digits: number;
-  perSecond: (count: number) => number; // of what netload counts
+  unit: (count: number) => number; // of what netload counts
+  one: string; // of those
 }
 
 const mebibytes = (bytes: number) => bytes / 2 ** 20;
 const each = (count: number) => count;
 
+const stream = { digits: 1, unit: mebibytes, one: 'a MiB' };
+const datagrams = { digits: 0, unit: each, one: 'a datagram' };
 const LOADS: Load[] = [
-  { id: 'stream-out', title: 'TCP, guest to host: MiB/s', digits: 1, perSecond: mebibytes },
-  { id: 'stream-in', title: 'TCP, host to guest: MiB/s', digits: 1, perSecond: mebibytes },
-  { id: 'datagrams-out', title: 'UDP, 64 bytes, guest to host: /s', digits: 0, perSecond: each },
-  { id: 'datagrams-in', title: 'UDP, 64 bytes, host to guest: /s', digits: 0, perSecond: each },
-  { id: 'round-trips', title: 'TCP, 1 byte and back: /s', digits: 0, perSecond: each },
+  { id: 'stream-out', title: 'TCP, guest to host: MiB/s', ...stream },
+  { id: 'stream-in', title: 'TCP, host to guest: MiB/s', ...stream },
+  { id: 'datagrams-out', title: 'UDP, 64 bytes, guest to host: /s', ...datagrams },
+  { id: 'datagrams-in', title: 'UDP, 64 bytes, host to guest: /s', ...datagrams },
+  { id: 'round-trips', title: 'TCP, 1 byte and back: /s', ...datagrams, one: 'a round trip' },
 ];
 
 interface Sample {
@@ -70,6 +73,8 @@ interface Sample {
   load: string;
   count: number; // as netload has it
   microseconds: number;
+  total: number; // with what came before and after that time
+  processor: number[]; // microseconds for all of that: the guest, its monitor, the other end
 }
 
 interface Measured {
@@ -97,22 +102,41 @@ function parse(output: string): Measured {
     LOADS.map(({ id }) => id),
   );
   return {
-    samples: samples.map(({ numbers: [count, microseconds], ...where }) => {
-      return { ...where, count: count!, microseconds: microseconds! };
+    samples: samples.map(({ numbers, ...where }) => {
+      const [count, microseconds, total, ...processor] = numbers;
+      return { ...where, count: count!, microseconds: microseconds!, total: total!, processor };
     }),
     reports,
   };
 }
 
-/** One number per round, a second each; NaN where the guest did not get so far. */
-function series(samples: Sample[], monitor: string, load: Load): number[] {
+/** One number per round; NaN where the guest did not get so far. */
+function series(
+  samples: Sample[],
+  monitor: string,
+  load: Load,
+  pick: (sample: Sample) => number,
+): number[] {
   const rounds = Math.max(...samples.map(({ round }) => round));
   return Array.from({ length: rounds }, (_, index) => {
     const found = samples.find((sample) => {
       return sample.monitor === monitor && sample.load === load.id && sample.round === index + 1;
     });
-    return found ? (load.perSecond(found.count) / found.microseconds) * 1e6 : Number.NaN;
+    return found ? pick(found) : Number.NaN;
   });
+}
+
+/** Who had the lab's processor, for each of what was moved. */
+function printProcessor(samples: Sample[], load: Load, pair: readonly [string, string][]): void {
+  printRow(`processor: microseconds ${load.one}`, ['guest', 'monitor', 'host']);
+  for (const [id, name] of pair) {
+    const figures = [0, 1, 2].map((party) => {
+      const of = ({ processor, total }: Sample) => processor[party]! / load.unit(total);
+      return median(series(samples, id, load, of)).toFixed(1);
+    });
+    printRow(name, figures);
+  }
+  printLine();
 }
 
 /** Measures in the lab and prints the tables; raw samples stay in build/bench/net.json. */
@@ -142,9 +166,11 @@ export async function run(): Promise<void> {
   for (const load of LOADS) {
     for (const pair of PAIRS) {
       const contenders = pair.map(([id, name]) => {
-        return { name, values: series(measured.samples, id, load) };
+        const rate = (sample: Sample) => (load.unit(sample.count) / sample.microseconds) * 1e6;
+        return { name, values: series(measured.samples, id, load, rate) };
       });
       printComparison(load.title, contenders, contenders.at(-1)!, load.digits);
+      printProcessor(measured.samples, load, pair);
     }
   }
 }

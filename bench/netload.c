@@ -3,9 +3,12 @@
 // datagrams of 64 bytes both ways, then round trips of one byte. Streams are not copied at either
 // end: an emulated processor takes longer for that than a monitor for its work. Before and after
 // each load the two meet on a connection of their own. The server prints a line for each, with
-// what the receiving end counted, by its clock: NAME COUNT MICROSECONDS.
+// what the receiving end counted, by its clock; what came before and after that as well, and the
+// processor time that all this took the guest, its monitor and the server:
+// NAME COUNT MICROSECONDS TOTAL GUEST-MICROSECONDS MONITOR-MICROSECONDS SERVER-MICROSECONDS.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -31,6 +34,7 @@
 struct result {
   uint64_t count; // bytes, datagrams or round trips
   uint64_t us;
+  uint64_t total; // with those of the warm-up, and late ones
 };
 
 static const char *address;
@@ -99,11 +103,12 @@ static void send_stream(int connection, uint64_t met) {
 /** What arrives between the end of the warm-up and that of the load. */
 static void count(struct result *result, uint64_t met, uint64_t amount) {
   uint64_t since = now_us() - met;
+  result->total += amount;
   if (since >= WARM_US && since < WARM_US + limit_us) result->count += amount;
 }
 
 static struct result receive_stream(int connection, uint64_t met) {
-  struct result result = {0, limit_us};
+  struct result result = {.us = limit_us};
   ssize_t got;
   while ((got = recv(connection, buffer, sizeof buffer, MSG_TRUNC)) > 0) {
     count(&result, met, (uint64_t)got);
@@ -151,7 +156,7 @@ static void send_datagrams(uint64_t met) {
 
 /** It ends when nothing comes any more and the sender waits for us. */
 static struct result receive_datagrams(uint64_t met) {
-  struct result result = {0, limit_us};
+  struct result result = {.us = limit_us};
   for (;;) {
     int got = recvmmsg(datagram_socket, messages, DATAGRAMS, MSG_WAITFORONE, NULL);
     if (got > 0) {
@@ -177,7 +182,7 @@ static bool echo(int connection, bool first) {
 }
 
 static struct result round_trips(bool asking, uint64_t met) {
-  struct result result = {0, asking ? limit_us : 0};
+  struct result result = {.us = asking ? limit_us : 0};
   int connection = stream();
   while (!asking && echo(connection, false)) continue;
   while (asking && now_us() - met < WARM_US + limit_us) {
@@ -188,15 +193,83 @@ static struct result round_trips(bool asking, uint64_t met) {
   return result;
 }
 
+// --- Processor time -----------------------------------------------------------------------------
+
+enum party { GUEST, MONITOR, SERVER, NOBODY };
+
+struct shares {
+  uint64_t us[NOBODY]; // of each party
+};
+
+static bool read_line(const char *path, char *line, int size) {
+  FILE *file = fopen(path, "r");
+  bool good = file && fgets(line, size, file);
+  if (file) fclose(file);
+  return good;
+}
+
+static bool starts(const char *text, const char *with) {
+  return strncmp(text, with, strlen(with)) == 0;
+}
+
+/** By the names of processes and of their threads. */
+static enum party party_of(const char *process, const char *thread) {
+  if (starts(process, "netload")) return SERVER;
+  if (!starts(process, "faraday-cell") && !starts(process, "qemu-system") &&
+      !starts(process, "node") && !starts(process, "vhost-")) {
+    return NOBODY;
+  }
+  return starts(thread, "vcpu ") || starts(thread, "CPU ") ? GUEST : MONITOR;
+}
+
+static void add_threads(struct shares *shares, const char *process) {
+  char path[300], name[64], thread[64], time[64];
+  snprintf(path, sizeof path, "/proc/%s/comm", process);
+  if (!read_line(path, name, sizeof name)) return;
+  snprintf(path, sizeof path, "/proc/%s/task", process);
+  DIR *tasks = opendir(path);
+  if (!tasks) return;
+  for (struct dirent *task; (task = readdir(tasks));) {
+    snprintf(path, sizeof path, "/proc/%.20s/task/%.20s/comm", process, task->d_name);
+    if (!read_line(path, thread, sizeof thread)) continue;
+    enum party party = party_of(name, thread);
+    snprintf(path, sizeof path, "/proc/%.20s/task/%.20s/schedstat", process, task->d_name);
+    if (party == NOBODY || !read_line(path, time, sizeof time)) continue;
+    shares->us[party] += strtoull(time, NULL, 10) / 1000; // nanoseconds come first
+  }
+  closedir(tasks);
+}
+
+/** What everybody has had so far. */
+static struct shares share(void) {
+  struct shares shares = {0};
+  DIR *processes = opendir("/proc");
+  check(processes, "/proc");
+  for (struct dirent *process; (process = readdir(processes));) {
+    if (process->d_name[0] >= '1' && process->d_name[0] <= '9') {
+      add_threads(&shares, process->d_name);
+    }
+  }
+  closedir(processes);
+  return shares;
+}
+
+// --- The loads ----------------------------------------------------------------------------------
+
 static void measure(const char *name, struct result (*load)(bool sending, uint64_t met),
                     bool by_guest) {
+  struct shares before = {0}, after;
+  if (serving) before = share();
   meet((struct result){0});
   struct result own = load(by_guest != serving, now_us());
   struct result other = meet(own);
   if (!serving) return;
+  after = share();
   struct result counted = own.us ? own : other;
-  printf("%s %llu %llu\n", name, (unsigned long long)counted.count,
-         (unsigned long long)counted.us);
+  printf("%s %llu %llu %llu", name, (unsigned long long)counted.count,
+         (unsigned long long)counted.us, (unsigned long long)counted.total);
+  for (int i = 0; i < NOBODY; i++) printf(" %lld", (long long)(after.us[i] - before.us[i]));
+  printf("\n");
   fflush(stdout);
 }
 
