@@ -64,6 +64,7 @@ const LOADS: Load[] = [
   { id: 'stream-in', title: 'TCP, host to guest: MiB/s', ...stream },
   { id: 'datagrams-out', title: 'UDP, 64 bytes, guest to host: /s', ...datagrams },
   { id: 'datagrams-in', title: 'UDP, 64 bytes, host to guest: /s', ...datagrams },
+  { id: 'window-in', title: 'the same, as many as arrive: /s', ...datagrams },
   { id: 'round-trips', title: 'TCP, 1 byte and back: /s', ...datagrams, one: 'a round trip' },
 ];
 

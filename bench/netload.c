@@ -1,10 +1,11 @@
 // netload serve ADDRESS | netload load ADDRESS: the load of bench/net.ts. One end of it serves on
 // the host, at the tap's address, the other loads in the guest. Streams by TCP both ways,
-// datagrams of 64 bytes both ways, then round trips of one byte. Streams are not copied at either
-// end: an emulated processor takes longer for that than a monitor for its work. Before and after
-// each load the two meet on a connection of their own. The server prints a line for each, with
-// what the receiving end counted, by its clock; what came before and after that as well, and the
-// processor time that all this took the guest, its monitor and the server:
+// datagrams of 64 bytes both ways, those to the guest once more by a sender that waits for it, then
+// round trips of one byte. Streams are not copied at either end: an emulated processor takes longer
+// for that than a monitor for its work. Before and after each load the two meet on a connection of
+// their own. The server prints a line for each, with what the receiving end counted, by its clock;
+// what came before and after that as well, and the processor time that all this took the guest, its
+// monitor and the server:
 // NAME COUNT MICROSECONDS TOTAL GUEST-MICROSECONDS MONITOR-MICROSECONDS SERVER-MICROSECONDS.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -26,6 +27,7 @@
 #define CHUNK_BYTES (128 << 10) // of a stream, in one call
 #define DATAGRAM_BYTES 64
 #define DATAGRAMS 64 // in one call
+#define WINDOW 512
 #define DATAGRAM_BUFFER (16 << 20) // of the receiving socket: what it cannot hold would be lost
 #define QUIET_US 100000 // after which a receiver asks whether the sender is done
 #define WARM_US 200000 // not counted
@@ -155,12 +157,16 @@ static void send_datagrams(uint64_t met) {
 }
 
 /** It ends when nothing comes any more and the sender waits for us. */
-static struct result receive_datagrams(uint64_t met) {
+static struct result receive_datagrams(uint64_t met, bool telling) {
   struct result result = {.us = limit_us};
+  uint64_t told = 0;
   for (;;) {
     int got = recvmmsg(datagram_socket, messages, DATAGRAMS, MSG_WAITFORONE, NULL);
     if (got > 0) {
       count(&result, met, (uint64_t)got);
+      if (!telling || result.total - told < DATAGRAMS) continue;
+      told = result.total;
+      send(datagram_socket, &told, sizeof told, 0);
       continue;
     }
     check(errno == EAGAIN, "recvmmsg");
@@ -170,8 +176,34 @@ static struct result receive_datagrams(uint64_t met) {
 }
 
 static struct result datagrams(bool sending, uint64_t met) {
-  if (!sending) return receive_datagrams(met);
+  if (!sending) return receive_datagrams(met, false);
   send_datagrams(met);
+  return (struct result){0};
+}
+
+/**
+ * As many as arrive and no more: the sender stays within a window of those that the receiver has
+ * told it of, so that it spends no time on what the tap would drop.
+ */
+static void send_in_window(uint64_t met) {
+  uint64_t outstanding = 0, told = 0, now_told;
+  while (now_us() - met < WARM_US + limit_us) {
+    if (outstanding + DATAGRAMS <= WINDOW) {
+      int sent = sendmmsg(datagram_socket, messages, DATAGRAMS, 0);
+      check(sent > 0, "sendmmsg");
+      outstanding += (uint64_t)sent;
+    } else if (recv(datagram_socket, &now_told, sizeof now_told, 0) == sizeof now_told) {
+      outstanding -= now_told - told < outstanding ? now_told - told : outstanding;
+      told = now_told;
+    } else {
+      outstanding = 0; // some were lost
+    }
+  }
+}
+
+static struct result window(bool sending, uint64_t met) {
+  if (!sending) return receive_datagrams(met, true);
+  send_in_window(met);
   return (struct result){0};
 }
 
@@ -293,6 +325,7 @@ int main(int argc, char **argv) {
   measure("stream-in", streams, false);
   measure("datagrams-out", datagrams, true);
   measure("datagrams-in", datagrams, false);
+  measure("window-in", window, false);
   measure("round-trips", round_trips, true);
   meet((struct result){0}); // the guest does not go before everything has arrived
   return 0;
