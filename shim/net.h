@@ -84,8 +84,9 @@ struct net {
   bool timed;             // it has a limit: the time counts
   bool running;           // its driver is there
   uint32_t active_pairs;  // that the driver uses
-  uint64_t offloads;      // in force at the backend, on the first `offload_pairs` pairs
-  uint32_t offload_pairs;
+  uint64_t offloads;      // in force at the backend
+  struct bucket changes;  // of those two that it may still make
+  uint64_t held_until;    // then the driver gets the ones it wants, and frames; 0: it has them
   uint32_t control;       // the control queue, while commands may wait there; else 0
   struct bucket limits[IMAGE_LIMIT_COUNT];
   struct stream *stream;  // of a socket that carries frames; NULL: a tap
