@@ -137,7 +137,7 @@ static bool obey_driver(struct net *net) {
   for (int turn = 0; turn < CONTROL_TURN && net->control > 0; turn++) {
     uint32_t effects = device_notify(net->device, net->control);
     net_interrupt(net, effects);
-    if (!(effects & ABI_EFFECT_MORE)) net->control = 0;
+    if (!net_hears(net, effects)) net->control = 0;
   }
   pthread_mutex_unlock(&net->device->lock);
   return net->control > 0;
@@ -170,6 +170,7 @@ static void handle(struct network *network, const struct epoll_event *event) {
       }
       return;
     case SOURCE_KICK:
+      net->vain = 0;
       if (is_control(net, index)) {
         net->control = index;
       } else if (index < 2 * net->pair_count && !net->vhost) {

@@ -299,7 +299,6 @@ export const PLANTED_BUGS: PlantedBug[] = [
       incidents: { memory: 1 },
       'moved used ring': '00000000', // the head that was given back
       deviceStatus: NEEDS_RESET,
-      waiting: true,
     },
   },
   {
