@@ -51,14 +51,16 @@ function netParameters(nets: RunConfig['nets']): NetParameters[] {
 }
 
 /** Composes the machine image for a configuration whose disks and networks are open. */
-async function compose(config: RunConfig, opened: Opened): Promise<MachineImage> {
+async function compose(config: RunConfig, opened: Opened, log: Log): Promise<MachineImage> {
   const { disks } = opened;
   const virtio = virtioDevices(opened);
   const filesystem = config.hasRoot
     ? sniffFilesystem(readHead(disks[0], DISK_SNIFF_BYTES))
     : undefined;
   const root = config.hasRoot ? { filesystem } : undefined;
-  const kernel = await bootKernel({ kernel: config.kernel, initrd: config.initrd, root });
+  const network = config.nets.length > 0;
+  const kernel = await bootKernel({ kernel: config.kernel, initrd: config.initrd, root, network });
+  if (kernel.warning !== undefined) log('warn', kernel.warning);
   if (kernel.version !== undefined && kernel.initrd === undefined && !config.hasRoot) {
     const fix = 'give --rootfs DISK or --initrd FILE';
     throw new FaradayError('bad-usage', `Linux ${kernel.version} has nothing to boot into; ${fix}`);
@@ -107,7 +109,7 @@ interface Prepared {
 
 async function prepare(config: RunConfig, opened: Opened, log: Log): Promise<Prepared> {
   if (config.report) checkReportPath(config.report, inputsOf(config));
-  const image = await compose(config, opened);
+  const image = await compose(config, opened, log);
   const memory = formatSize(config.memoryBytes);
   log('info', `starting ${config.kernel} (${image.entry}), ${memory}, engine ${config.engine}`);
   return { image, composedMs: nowMs() };
@@ -247,7 +249,7 @@ export async function composeImage(config: RunConfig): Promise<MachineImage> {
   }
   const disks = openDisks(config.disks);
   try {
-    return await compose(config, { disks, nets: [] });
+    return await compose(config, { disks, nets: [] }, () => {});
   } finally {
     closeDisks(disks);
   }

@@ -10,6 +10,11 @@
 
 #include "net-source.h"
 
+// Settings of a tap, each a call that takes a lock of the whole host: a driver that loads with all
+// pairs makes 15, so it can do so twice at once; from then on four a second.
+#define CHANGES 32
+#define CHANGES_MS 8000
+
 static int watch(const struct network *network, int fd, uint32_t events, uint64_t data,
                  struct failure *failure) {
   struct epoll_event event = {.events = events, .data.u64 = data};
@@ -69,6 +74,8 @@ static int add_net(struct network *network, const struct image_device *plan, str
   net->epoll = network->epoll;
   net->device = device;
   net->pair_count = net->active_pairs = pairs;
+  net->offloads = UINT64_MAX; // not known
+  net->changes = bucket_create(CHANGES, 0, CHANGES_MS);
   net->mac_filter = plan->flags & IMAGE_DEVICE_FLAG_MAC_FILTER;
   memcpy(net->mac, plan->config + ABI_NET_CONFIG_MAC, sizeof net->mac);
   for (uint32_t i = 0; i < IMAGE_LIMIT_COUNT; i++) {

@@ -7,6 +7,8 @@
 
 #include "view.h"
 
+#define VAIN_MAX 64
+
 void net_begin(const struct net *net, uint32_t queue) {
   net->device->queues[queue].in_flight++;
   pthread_mutex_unlock(&net->device->lock);
@@ -27,10 +29,14 @@ uint32_t net_generation(const struct net *net, uint32_t queue) {
   return net->device->queues[queue].generation;
 }
 
+bool net_hears(struct net *net, uint32_t effects) {
+  return effects & ABI_EFFECT_MORE && net->vain++ < VAIN_MAX;
+}
+
 uint32_t net_next(struct net *net, uint32_t queue, bool ask, uint8_t *record, bool *more) {
   uint32_t now = ask ? device_notify(net->device, queue) : device_next(net->device, queue);
   uint32_t size = now & ABI_EFFECT_REQUEST ? device_record(net->device, record, &now) : 0;
-  *more = now & ABI_EFFECT_MORE;
+  *more = net_hears(net, now);
   net->owed |= now;
   return size;
 }

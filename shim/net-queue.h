@@ -14,6 +14,14 @@ void net_begin(const struct net *net, uint32_t queue);
 void net_end(const struct net *net, uint32_t queue);
 
 /**
+ * Whether a cage that answered so may have more. An honest one says so with each request, and
+ * without one only where it has answered as many chains itself as the ring holds: of frames those
+ * are nonsense, and no driver has so many commands. One that says so many times and has no good
+ * request is not heard until a doorbell rings: it would keep the thread busy for ever.
+ */
+bool net_hears(struct net *net, uint32_t effects);
+
+/**
  * The next record of a queue: its bytes, or 0. `ask`: where there is none, the driver is asked for
  * its doorbell. *more: there may be one all the same. Lock held.
  */

@@ -43,6 +43,7 @@ static void take_buffer(struct net *net, struct net_receive *receive, const uint
       request.kind == ABI_REQUEST_KIND_NET_RX && request.range_count > 0 &&
       request.length <= NET_WHOLE_BYTES) {
     keep_buffer(receive, tag, &request);
+    net->vain = 0;
   } else {
     net->owed |= device_complete(net->device, tag, ABI_RESULT_IOERR, 0);
   }
@@ -64,7 +65,7 @@ static bool take_buffers(struct net *net, struct net_receive *receive, uint32_t 
     }
     uint32_t size = net_next(net, queue, ask, record, &more);
     if (size > 0) take_buffer(net, receive, record, size);
-    if (size > 0 || more) continue;
+    if (more) continue;
     // Only who goes without needs to hear of the next one.
     if (receive->bytes >= wanted) return true;
     if (ask) return false;

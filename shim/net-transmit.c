@@ -26,6 +26,7 @@ static bool take_frame(struct net *net, struct net_frame *frame, uint32_t queue,
   }
   memcpy(frame->header, &request->offset, sizeof request->offset);
   memcpy(frame->header + sizeof request->offset, &request->flags, sizeof request->flags);
+  net->vain = 0;
   return true;
 }
 

@@ -50,26 +50,39 @@ static void lend_queue(struct net *net, uint32_t queue, bool wanted) {
   }
 }
 
-/** Attaches the queues of the tap that the driver uses: the kernel spreads frames over those. */
-static void set_queues(struct net *net, uint32_t active) {
-  for (uint32_t pair = 0; pair < net->pair_count && net->pair_count > 1; pair++) {
-    bool before = pair < net->active_pairs, after = pair < active;
+/**
+ * Attaches the queues of the tap that the driver uses: the kernel spreads frames over those. And
+ * says which frames it can take: to one queue, for the whole tap.
+ */
+static void set_tap(struct net *net, uint32_t pairs, uint64_t offloads) {
+  for (uint32_t pair = 0; pair < net->pair_count; pair++) {
+    bool before = pair < net->active_pairs, after = pair < pairs;
     struct epoll_event event = {.data.u64 = net_tag(SOURCE_BACKEND, net->index, pair)};
     if (before == after) continue;
     tap_set_queue(net->fds[pair], after);
+    bucket_take(&net->changes, 1);
     // Detached, it would look like one that is gone.
     epoll_ctl(net->epoll, after ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, net->fds[pair], &event);
     net->watched[pair] = 0;
   }
-  net->active_pairs = active;
+  net->active_pairs = pairs;
+  if (net->offloads == offloads) return;
+  tap_set_offloads(net->fds[0], offloads);
+  bucket_take(&net->changes, 1);
+  net->offloads = offloads;
 }
 
-/** Each of these takes a lock that the whole host shares, so none is made in vain. */
-static void set_offloads(struct net *net, uint64_t offloads, uint32_t pairs) {
-  if (net->offloads == offloads && net->offload_pairs >= pairs) return;
-  for (uint32_t pair = 0; pair < pairs; pair++) tap_set_offloads(net->fds[pair], offloads);
-  net->offload_pairs = pairs;
-  net->offloads = offloads;
+/**
+ * Brings the tap to what its driver wants, unless that changed too often lately: each call takes a
+ * lock that the whole host shares. False: it is held, until then, with all its queues: frames
+ * would come as this driver may not know them, or on queues that it does not look at.
+ */
+static bool suit_driver(struct net *net, uint32_t pairs, uint64_t offloads) {
+  if (net->active_pairs == pairs && net->offloads == offloads) return true;
+  uint64_t now = monotonic_ns(), wait = bucket_wait(&net->changes, now);
+  if (wait > 0) net->held_until = now + wait;
+  else set_tap(net, pairs, offloads);
+  return wait == 0;
 }
 
 /** Whatever the driver did: brings the backend to that. */
@@ -82,10 +95,8 @@ static void set_up(struct net *net, bool still) {
   pthread_mutex_unlock(&device->lock);
   uint32_t pairs = state.queue_pairs;
   if (pairs == 0 || pairs > net->pair_count) pairs = 1; // whatever a cage says
-  if (running && !net->stream) {
-    set_queues(net, pairs);
-    set_offloads(net, state.offloads, pairs);
-  }
+  net->held_until = 0;
+  if (running && !net->stream) running = suit_driver(net, pairs, state.offloads);
   if (net->vhost) {
     // The lock is held while the kernel finishes what it has begun: the device has nothing else
     // to do for its driver than to stop or start.
@@ -115,6 +126,7 @@ static void lose(struct net *net) {
   pthread_mutex_unlock(&net->device->lock);
   machine_wake(net->machine); // the I/O thread tells the host
   net->down = true;
+  net->held_until = 0;
 }
 
 // --- The loop -----------------------------------------------------------------------------------
@@ -125,7 +137,7 @@ static bool obey_driver(struct net *net) {
   for (int turn = 0; turn < CONTROL_TURN && net->control > 0; turn++) {
     uint32_t effects = device_notify(net->device, net->control);
     net->owed |= effects;
-    if (!(effects & ABI_EFFECT_MORE)) net->control = 0;
+    if (!net_hears(net, effects)) net->control = 0;
   }
   pthread_mutex_unlock(&net->device->lock);
   return net->control > 0;
@@ -158,6 +170,7 @@ static void handle(struct network *network, const struct epoll_event *event) {
       }
       return;
     case SOURCE_KICK:
+      net->vain = 0;
       if (is_control(net, index)) {
         net->control = index;
       } else if (index < 2 * net->pair_count && !net->vhost) {
@@ -196,16 +209,18 @@ static void interrupt(struct net *net) {
  * next turn, which is due at once: an answer that is on its way needs no interrupt of its own.
  */
 static uint64_t serve(struct net *net) {
-  uint64_t now = net->timed ? monotonic_ns() : 0;
-  uint64_t delay = obey_driver(net) ? 0 : UINT64_MAX;
+  uint64_t now = net->timed || net->held_until ? monotonic_ns() : 0;
+  if (net->held_until && net->held_until <= now) set_up(net, false);
+  bool held = net->held_until > 0;
+  uint64_t delay = obey_driver(net) ? 0 : held ? net->held_until - now : UINT64_MAX;
   for (uint32_t pair = 0; pair < net->active_pairs && !net->vhost; pair++) {
     struct net_receive *receive = &net->receive[pair];
     struct net_transmit *transmit = &net->transmit[pair];
     bool more = false;
-    if (receive->ready || receive->pending) more |= net_receive(net, pair, now);
+    if (!held && (receive->ready || receive->pending)) more |= net_receive(net, pair, now);
     interrupt(net);
-    if (transmit->ready && !transmit->blocked) more |= net_transmit(net, pair, now);
-    uint64_t wait = more ? 0 : net_delay(net, pair, now);
+    if (!held && transmit->ready && !transmit->blocked) more |= net_transmit(net, pair, now);
+    uint64_t wait = more ? 0 : held ? UINT64_MAX : net_delay(net, pair, now);
     if (wait < delay) delay = wait;
     if (!net->gone) net_watch(net, pair, net->timed && receive->ready && !more);
   }

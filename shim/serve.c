@@ -125,7 +125,7 @@ bool server_ready(const struct server *server, const struct device *device) {
 }
 
 void server_serve(struct server *server, struct device *device, uint32_t queue, bool rang) {
-  bool left = true;
+  bool left = true, any = false;
   uint64_t bytes = 0;
   pthread_mutex_lock(&device->lock);
   // Without a slot nothing is asked for: a request taken out of its ring cannot go back.
@@ -136,6 +136,7 @@ void server_serve(struct server *server, struct device *device, uint32_t queue, 
       left = effects & (ABI_EFFECT_REQUEST | ABI_EFFECT_MORE);
       if (!left) break;
       if (effects & ABI_EFFECT_REQUEST) {
+        any = true;
         uint32_t more = 0;
         uint32_t slot = server->free_slots[--server->free_count];
         if (!take(server, device, queue, &more, slot)) {
@@ -146,7 +147,13 @@ void server_serve(struct server *server, struct device *device, uint32_t queue, 
         }
         if (device->kind == ABI_KIND_VIRTIO_BLK) bytes += server->jobs[slot].request.length;
       }
-      if (served == TURN || bytes >= TURN_BYTES || !server_ready(server, device)) break;
+      if (served == TURN || bytes >= TURN_BYTES || !server_ready(server, device)) {
+        // A cage without requests says that it has more once it has answered as many chains itself
+        // as the ring holds: who says so all the time lies, or obeys a driver that refills its ring
+        // with nonsense. Both are heard again when the doorbell rings.
+        left = any;
+        break;
+      }
       effects = device_next(device, queue);
     }
   }

@@ -7,7 +7,6 @@ import { NET_HEADER_BYTES } from '../assembly/abi.ts';
 import type { BytesSegment, NetDevice } from '../host/boot/image.ts';
 import * as protocol from '../host/engine/cell-protocol.ts';
 import { REG } from '../testing/driver.ts';
-import { DESC_F_NEXT, DESC_F_WRITE } from '../testing/queue.ts';
 import { cellTest, type RunningCell, startSpawned } from './cell-guest.ts';
 import {
   awaitLinkDown,
@@ -15,6 +14,7 @@ import {
   BUFFERS,
   bringUp,
   buffers,
+  CONTROL,
   chains,
   cut,
   echoing,
@@ -27,6 +27,7 @@ import {
   netImage,
   offer,
   outgoing,
+  pairCommands,
   RX,
   ringsOf,
   TX,
@@ -195,34 +196,6 @@ tapTest('a tap spoofs no address where it is told so', async () => {
 });
 
 // --- Two queue pairs ----------------------------------------------------------------------------
-
-const CONTROL = 4; // the queue behind two pairs
-const COMMAND = 0xf1000;
-const ACK = 0xf1100;
-
-/** VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET (Virtio 1.2 §5.1.6.5.6.1), for one pair and for two. */
-function pairCommands(): BytesSegment[] {
-  const bytes = Buffer.from([4, 0, 1, 0, 0, 0, 0, 0, 4, 0, 2, 0]);
-  const table = Buffer.alloc(4 * 16);
-  const set = (index: number, address: number, length: number, flags: number, next: number) => {
-    table.writeBigUInt64LE(BigInt(address), 16 * index);
-    table.writeUInt32LE(length, 16 * index + 8);
-    table.writeUInt16LE(flags, 16 * index + 12);
-    table.writeUInt16LE(next, 16 * index + 14);
-  };
-  for (const i of [0, 1]) {
-    set(2 * i, COMMAND + 8 * i, 4, DESC_F_NEXT, 2 * i + 1);
-    set(2 * i + 1, ACK + i, 1, DESC_F_WRITE, 0);
-  }
-  const ring = Buffer.alloc(8);
-  ring.writeUInt16LE(2, 6);
-  const { descriptors, available } = ringsOf(CONTROL);
-  return [
-    { name: 'commands', address: COMMAND, bytes },
-    { name: 'control descriptors', address: descriptors, bytes: table },
-    { name: 'control ring', address: available, bytes: ring },
-  ];
-}
 
 tapTest('a second pair is used when the driver says so, and left when it says so', async () => {
   const frames = [frame(60, 1), frame(61, 2)];

@@ -105,6 +105,37 @@ export function outgoing(frames: Buffer[], partBytes = 2 ** 20, queue = TX): Byt
   return [{ name: 'frames', address: FRAMES, bytes }, ...chains(queue, all)];
 }
 
+export const CONTROL = 4; // the queue behind two pairs
+const COMMAND = 0xf1000;
+const ACK = 0xf1100;
+
+/**
+ * VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET (Virtio 1.2 §5.1.6.5.6.1), for one pair and for two by turns, as
+ * many as the ring has places.
+ */
+export function pairCommands(): BytesSegment[] {
+  const bytes = Buffer.from([4, 0, 1, 0, 0, 0, 0, 0, 4, 0, 2, 0]);
+  const table = Buffer.alloc(4 * 16);
+  const set = (index: number, address: number, length: number, flags: number, next: number) => {
+    table.writeBigUInt64LE(BigInt(address), 16 * index);
+    table.writeUInt32LE(length, 16 * index + 8);
+    table.writeUInt16LE(flags, 16 * index + 12);
+    table.writeUInt16LE(next, 16 * index + 14);
+  };
+  for (const i of [0, 1]) {
+    set(2 * i, COMMAND + 8 * i, 4, DESC_F_NEXT, 2 * i + 1);
+    set(2 * i + 1, ACK + i, 1, DESC_F_WRITE, 0);
+  }
+  const ring = Buffer.alloc(4 + 2 * QUEUE_SIZE);
+  for (let i = 1; i < QUEUE_SIZE; i += 2) ring.writeUInt16LE(2, 4 + 2 * i);
+  const { descriptors, available } = ringsOf(CONTROL);
+  return [
+    { name: 'commands', address: COMMAND, bytes },
+    { name: 'control descriptors', address: descriptors, bytes: table },
+    { name: 'control ring', address: available, bytes: ring },
+  ];
+}
+
 // --- What its driver does -----------------------------------------------------------------------
 
 /** Resets the device and brings it up with the first `queues` queues. */

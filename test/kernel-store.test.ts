@@ -557,4 +557,50 @@ test('a stored kernel without the modules for a root disk says how to get them',
   assert.match(message, /^stored kernel mine: .*xfs; import it again with --filesystem xfs/);
 });
 
+/** Makes a stored kernel what an older Faraday made of it: it had no network's modules. */
+function makeOld(name: string, files: Record<string, string | Buffer> = {}): void {
+  const path = join(store, name, 'meta.json');
+  const meta = JSON.parse(readFileSync(path, 'utf8'));
+  const known = (driver: string) => !/^(virtio_net|net_failover|failover)$/.test(driver);
+  meta.modules = meta.modules.filter(known);
+  meta.traits.builtIn = meta.traits.builtIn.filter(known);
+  writeFileSync(path, JSON.stringify(meta));
+  for (const [file, bytes] of Object.entries(files)) writeFileSync(join(store, name, file), bytes);
+}
+
+test('a stored kernel without a network driver is told of, where there is a network', async () => {
+  await importKernel({ source: kernelPath, name: 'mine' });
+  const warning = async (change: { initrd?: string; network?: boolean; kernel?: string } = {}) => {
+    const root = { filesystem: 'ext4' as const };
+    return (await bootKernel({ kernel: 'mine', root, network: true, ...change })).warning;
+  };
+  assert.is(await warning(), undefined);
+  makeOld('mine');
+  const finding = 'has no virtio_net; unless the root disk has it the guest has no network';
+  const again = `faraday kernel import vmlinuz-${RELEASE} --name mine`;
+  const fix = `run: faraday kernel remove mine, then: ${again}`;
+  assert.is(await warning(), `stored kernel mine: ${finding}; ${fix}`);
+  assert.is(await warning({ network: false }), undefined);
+  assert.is(await warning({ initrd: '/my/initrd' }), undefined, 'nothing is known of that');
+  assert.is(await warning({ kernel: kernelPath }), undefined, 'its modules are made anew');
+});
+
+test('a driver that is built into a stored kernel is found, whoever stored it', async () => {
+  const root = { filesystem: 'ext4' as const };
+  const kinds: Record<string, string | Buffer>[] = [
+    { config: 'CONFIG_X86_64=y\nCONFIG_VIRTIO_NET=y\n' },
+    { vmlinux: vmlinux(['\0virtio_net\0']) },
+  ];
+  for (const files of kinds) {
+    await importKernel({ source: kernelPath, name: 'mine' });
+    makeOld('mine', files);
+    const { warning } = await bootKernel({ kernel: 'mine', root, network: true });
+    assert.is(warning, undefined, Object.keys(files)[0]);
+    // What the configuration says counts more.
+    makeOld('mine', { config: 'CONFIG_VIRTIO_NET=m\n' });
+    assert.ok((await bootKernel({ kernel: 'mine', root, network: true })).warning);
+    removeKernel('mine');
+  }
+});
+
 test.run();

@@ -5,6 +5,8 @@
 //                          meanwhile on a socket whose other end is here. Guest RAM lies between
 //                          guards; every frame that goes out has to be whole, and from the
 //                          device's own address, although a thread changes their bytes all the time
+//   vhost SEED ROUNDS      likewise where the kernel, net-hostile-vhost.c, serves the queues
+//   promises               a cage that says for ever that there is more, and has nothing good
 //   bucket                 what a token bucket lets through, as a list of numbers
 // Ends with 0, or says what was wrong and ends with 1; by a signal where a guard was met.
 #include <linux/virtio_config.h>
@@ -14,31 +16,35 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include "net-hostile.h"
+
 // What brings a backend up is not for others to call.
 #include "../shim/net.c"
 
-#define RAM_BYTES (UINT64_C(1) << 20)
 #define GUARD_BYTES (UINT64_C(1) << 30)
 #define SECONDS_MAX 60
 #define HOT_BYTES 600 // of RAM, which change all the time
 #define PAIRS ABI_NET_QUEUE_PAIRS_MAX
 
+struct machine machine;
 static uint64_t state;
-static struct machine machine;
 static struct device device;
+static struct device_net_state told; // by the cage, last
+static uint32_t promise;             // what it always answers, if not at random
+static bool of_rings;                // its records
 static struct network network;
 static struct net *net = &network.nets[0];
 static uint64_t answers, frames_out, good_records;
 static const uint8_t own[6] = {2, 0, 0, 0, 0, 1};
 
-static uint32_t random_below(uint32_t limit) {
+uint32_t random_below(uint32_t limit) {
   state ^= state << 13;
   state ^= state >> 7;
   state ^= state << 17;
   return (uint32_t)((state >> 11) % limit);
 }
 
-static void wrong(const char *what) {
+void wrong(const char *what) {
   fprintf(stderr, "net-hostile: %s\n", what);
   _exit(1);
 }
@@ -47,6 +53,7 @@ static void wrong(const char *what) {
 
 static uint32_t any_effects(void) {
   answers++;
+  if (promise) return promise;
   return random_below(3) ? ABI_EFFECT_REQUEST | ABI_EFFECT_MORE : random_below(1u << 12);
 }
 
@@ -76,11 +83,10 @@ static uint64_t any_address(void) {
   return edges[random_below(6)] - random_below(4);
 }
 
-static void put(uint8_t *at, uint64_t value, size_t bytes) { memcpy(at, &value, bytes); }
-
 /** Nearly a record, or none at all. What the real one does with sizes, this does. */
 uint32_t device_record(struct device *d, uint8_t *record, uint32_t *effects) {
   (void)d, (void)effects;
+  if (of_rings) return rings_record(record);
   static const uint32_t kinds[] = {ABI_REQUEST_KIND_NET_TX, ABI_REQUEST_KIND_NET_RX,
                                    ABI_REQUEST_KIND_NET_RINGS};
   uint32_t most = random_below(4) ? 4 : ABI_RANGE_COUNT_MAX;
@@ -117,7 +123,14 @@ struct device_net_state device_net_state(const struct device *d) {
   (void)d;
   static const uint16_t pairs[] = {0, 1, 2, 8, 9, 255, 65535};
   uint16_t many = pairs[random_below(7)];
-  return (struct device_net_state){.offloads = any_address(), .queue_pairs = many};
+  told = (struct device_net_state){.offloads = random_below(3), .queue_pairs = many};
+  if (random_below(9) == 0) told.offloads = any_address();
+  return told;
+}
+
+bool lent_as_told(void) {
+  uint32_t pairs = told.queue_pairs > 0 && told.queue_pairs <= PAIRS ? told.queue_pairs : 1;
+  return net->offloads == told.offloads && net->active_pairs == pairs;
 }
 
 bool device_running(const struct device *d) { return d && random_below(5) > 0; }
@@ -217,22 +230,22 @@ static void map_ram(void) {
 }
 
 static int open_net(void) {
-  int ends[2];
-  int buffer = 1 << 18;
+  static struct stream stream;
+  int ends[2], buffer = 1 << 18;
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends)) wrong("socketpair");
   setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
   pthread_mutex_init(&device.lock, NULL);
   device.queue_count = 2 * PAIRS + 1;
+  device.memory = machine.memory;
   *net = (struct net){.machine = &machine, .device = &device, .pair_count = PAIRS};
   for (uint32_t pair = 0; pair < PAIRS; pair++) net->fds[pair] = ends[0];
   net->active_pairs = PAIRS;
+  net->changes = bucket_create(32, 0, 8000);
   net->mac_filter = true;
   memcpy(net->mac, own, sizeof own);
   net->receive = calloc(PAIRS, sizeof *net->receive);
   net->transmit = calloc(PAIRS, sizeof *net->transmit);
-  net->stream = calloc(1, sizeof *net->stream);
-  network.machine = &machine;
-  network.count = 1;
+  net->stream = &stream;
   network.epoll = net->epoll = epoll_create1(EPOLL_CLOEXEC);
   return ends[1];
 }
@@ -262,6 +275,7 @@ static int hostile(uint64_t seed, long rounds) {
     // One pair alone has a stream: the others are there for their rings.
     net->active_pairs = 1;
     net->receive[0].ready = net->transmit[0].ready = net->running = true;
+    if (random_below(4)) net->held_until = 0;
     if (random_below(3) == 0) read_frames(other);
     if (random_below(3) == 0) net->transmit[0].blocked = false;
     if (net->gone) wrong("a backend that is gone");
@@ -270,6 +284,67 @@ static int hostile(uint64_t seed, long rounds) {
          (unsigned long long)good_records, (unsigned long long)frames_out,
          (unsigned long long)net->counts[0].frames,
          (unsigned long long)net->counts[1].drops[CELL_NET_DROP_SPOOFED]);
+  return 0;
+}
+
+// --- Queues that the kernel serves --------------------------------------------------------------
+
+static int vhost(uint64_t seed, long rounds) {
+  state = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
+  map_ram();
+  open_net();
+  net->stream = NULL;
+  net->vhost = calloc(PAIRS, sizeof *net->vhost);
+  for (uint32_t pair = 0; pair < PAIRS; pair++) {
+    struct failure failure;
+    int fd = FIRST_VHOST + (int)pair;
+    if (vhost_open(&net->vhost[pair], fd, &machine.memory, &device, pair, &failure)) wrong("open");
+  }
+  of_rings = true;
+  for (long round = 0; round < rounds; round++) {
+    set_up(net, random_below(8) == 0);
+    serve(net);
+    net->gone = net->down = false; // after each ring that is refused
+  }
+  set_up(net, true);
+  for (uint32_t queue = 0; queue < 2 * PAIRS; queue++) {
+    if (device.queues[queue].in_flight) wrong("a queue that is not given back");
+  }
+  tell_vhost();
+  return 0;
+}
+
+// --- Promises -----------------------------------------------------------------------------------
+
+/** Gives turns until nothing is due; how many answers of the cage that took. */
+static uint64_t until_quiet(void) {
+  uint64_t before = answers;
+  for (int turn = 0; serve(net) != UINT64_MAX; turn++) {
+    if (turn == 100) wrong("it is never quiet");
+  }
+  return answers - before;
+}
+
+static int promises(void) {
+  const uint32_t kinds[] = {ABI_EFFECT_MORE, ABI_EFFECT_REQUEST | ABI_EFFECT_MORE};
+  state = 1;
+  map_ram();
+  open_net();
+  of_rings = true; // which is no frame and no buffer
+  net->active_pairs = 1;
+  for (int i = 0; i < 2; i++) {
+    promise = kinds[i];
+    // All at once, then doorbell by doorbell: each is heard, and not for long.
+    net->running = net->receive[0].ready = net->transmit[0].ready = true;
+    net->control = 2 * PAIRS;
+    printf("%d", until_quiet() < 1000);
+    for (uint32_t queue = 0; queue < 2; queue++) {
+      handle(&network, &(struct epoll_event){.data.u64 = net_tag(SOURCE_KICK, 0, queue)});
+      uint64_t count = until_quiet();
+      printf(" %d", count > 10 && count < 1000);
+    }
+    printf("\n");
+  }
   return 0;
 }
 
@@ -317,5 +392,9 @@ int main(int count, char **words) {
   if (count == 4 && strcmp(words[1], "hostile") == 0) {
     return hostile(strtoull(words[2], NULL, 10), atol(words[3]));
   }
+  if (count == 4 && strcmp(words[1], "vhost") == 0) {
+    return vhost(strtoull(words[2], NULL, 10), atol(words[3]));
+  }
+  if (count == 2 && strcmp(words[1], "promises") == 0) return promises();
   return count == 2 && strcmp(words[1], "bucket") == 0 ? buckets() : 2;
 }

@@ -14,6 +14,7 @@ const RELEASE_CHARACTERS_MAX = 64; // __NEW_UTS_LEN
 const DRIVERS: Record<string, { option: string; trace: string }> = {
   virtio_mmio: { option: 'CONFIG_VIRTIO_MMIO', trace: '\0virtio-mmio\0' },
   virtio_blk: { option: 'CONFIG_VIRTIO_BLK', trace: '\0virtio_blk\0' },
+  virtio_net: { option: 'CONFIG_VIRTIO_NET', trace: '\0virtio_net\0' },
   virtio_rng: { option: 'CONFIG_HW_RANDOM_VIRTIO', trace: '\0virtio_rng\0' },
   pvpanic_mmio: { option: 'CONFIG_PVPANIC_MMIO', trace: '\0pvpanic-mmio\0' },
   ext4: { option: 'CONFIG_EXT4_FS', trace: '\0ext4_inode_cache\0' },

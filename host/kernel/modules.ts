@@ -10,7 +10,7 @@ import {
   modulesByAlias,
   readModule,
 } from './module-folder.ts';
-import { DISK_MODULES, type KernelTraits } from './traits.ts';
+import { DISK_MODULES, type KernelTraits, NETWORK_MODULE } from './traits.ts';
 
 // A guest without these boots all the same.
 const OPTIONAL_MODULES = ['pvpanic_mmio', 'virtio_rng'];
@@ -22,8 +22,7 @@ const OPTIONAL_MODULES = ['pvpanic_mmio', 'virtio_rng'];
  */
 export type Purpose = FilesystemType | `virtio:0x${string}`;
 
-// Likewise optional, and loaded last: nothing waits for it before the root's own init.
-const NETWORK_MODULE = 'virtio_net';
+// NETWORK_MODULE is optional too, and loaded last: nothing waits for it before the root's own init.
 const NETWORK_DEVICE: Purpose = 'virtio:0x0001'; // virtio 1.2 §5.1.1
 
 /** A module to load at boot; with purposes named, only where one of them is given. */

@@ -1,10 +1,11 @@
 // What `--kernel` means: a stored kernel's name, or a path. And what a run needs besides it.
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import type { FilesystemType } from '../boot/sniff.ts';
 import { FaradayError } from '../errors.ts';
 import { identityOf, knownKernel, type PlainKernel, rememberKernel } from './known.ts';
 import { DEFAULT_FILESYSTEM, type KernelEntry, noSuchKernel, storedKernel } from './store.ts';
-import { type KernelTraits, needsNoModules } from './traits.ts';
+import { type KernelTraits, NETWORK_MODULE, needsNoModules } from './traits.ts';
 
 export interface ResolvedKernel {
   vmlinuxPath: string; // an ELF file, ready for composeMachine()
@@ -55,12 +56,14 @@ export interface BootKernel {
   initrd?: string; // a path
   acpi: boolean;
   version?: string;
+  warning?: string; // what may be missing in the guest
 }
 
 export interface BootKernelOptions {
   kernel: string; // a path or a stored name
   initrd?: string; // the user's own: then nothing is added
   root?: { filesystem?: FilesystemType }; // the root disk, where there is one
+  network?: boolean; // the guest has one
   signal?: AbortSignal;
 }
 
@@ -72,12 +75,33 @@ function checkStoredFilesystem(stored: KernelEntry, filesystem: FilesystemType):
   throw new FaradayError('bad-kernel', `stored kernel ${stored.name}: ${finding}; ${fix}`);
 }
 
+/** Whether the network's driver is built in. Older Faradays did not look: then the kernel says. */
+async function hasNetworkBuiltIn({ traits, vmlinuxPath }: KernelEntry): Promise<boolean> {
+  if (traits.builtIn.includes(NETWORK_MODULE)) return true;
+  const { inspectKernel } = await import('./inspect.ts');
+  const configPath = join(dirname(vmlinuxPath), 'config');
+  const config = existsSync(configPath) ? readFileSync(configPath, 'utf8') : null;
+  return inspectKernel(readFileSync(vmlinuxPath), config).builtIn.includes(NETWORK_MODULE);
+}
+
+/**
+ * That nothing loads the network's driver: so it is with what was stored before Faraday had one.
+ * No error, because the root's own init may find the module on its disk.
+ */
+async function networkWarning(stored: KernelEntry): Promise<string | undefined> {
+  const { name, source, modules } = stored;
+  if (modules.includes(NETWORK_MODULE) || (await hasNetworkBuiltIn(stored))) return undefined;
+  const finding = `has no ${NETWORK_MODULE}; unless the root disk has it the guest has no network`;
+  const fix = `faraday kernel remove ${name}, then: faraday kernel import ${source} --name ${name}`;
+  return `stored kernel ${name}: ${finding}; run: ${fix}`;
+}
+
 /**
  * Everything `run` needs of a kernel: the ELF file, and the initrd to boot it with, made on the
  * fly where the root disk needs modules. Throws FaradayError.
  */
 export async function bootKernel(options: BootKernelOptions): Promise<BootKernel> {
-  const { kernel, initrd, root, signal } = options;
+  const { kernel, initrd, root, network, signal } = options;
   const resolved = await resolveKernel(kernel, signal);
   const { vmlinuxPath, initramfsPath, acpi, version, stored, traits } = resolved;
   const plain = { vmlinuxPath, acpi, version };
@@ -86,7 +110,8 @@ export async function bootKernel(options: BootKernelOptions): Promise<BootKernel
   const filesystem = root.filesystem ?? DEFAULT_FILESYSTEM;
   if (stored) {
     checkStoredFilesystem(stored, filesystem);
-    return { ...plain, initrd: initramfsPath };
+    const warning = network ? await networkWarning(stored) : undefined;
+    return { ...plain, initrd: initramfsPath, warning };
   }
   if (needsNoModules(traits, filesystem)) return plain;
   const { cachedInitramfs } = await import('./import.ts');

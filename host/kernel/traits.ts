@@ -19,6 +19,8 @@ export function isTraits(value: unknown): value is KernelTraits {
   return isVersion && typeof acpi === 'boolean' && isTexts(builtIn);
 }
 
+export const NETWORK_MODULE = 'virtio_net';
+
 // The disk comes first: its driver probes while the file system's modules load.
 export const DISK_MODULES = ['virtio_mmio', 'virtio_blk'];
 
