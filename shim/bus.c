@@ -72,8 +72,7 @@ static int add_port_device(struct machine *machine, const struct port_plan *plan
 }
 
 /** What the core was told of a disk must be what the cell may do with it. */
-static int check_disk(const struct device *device, const struct image_device *plan,
-                      struct failure *failure) {
+static bool agrees_on_disk(const struct image_device *plan) {
   uint64_t sectors;
   uint32_t flags;
   uint16_t queues;
@@ -81,29 +80,20 @@ static int check_disk(const struct device *device, const struct image_device *pl
   memcpy(&flags, plan->config + ABI_BLK_CONFIG_FLAGS, sizeof flags);
   memcpy(&queues, plan->config + ABI_BLK_CONFIG_QUEUE_COUNT, sizeof queues);
   bool read_only = plan->flags & IMAGE_DEVICE_FLAG_READ_ONLY;
-  if (plan->config_bytes == ABI_BLK_CONFIG_BYTES && sectors == plan->capacity_bytes / 512 &&
-      queues == plan->queue_count && !(flags & ABI_BLK_FLAG_RO) == !read_only) {
-    return 0;
-  }
-  return fail(failure, EINVAL, "image", "the configuration of device %s contradicts its entry",
-              device->name);
+  return plan->config_bytes == ABI_BLK_CONFIG_BYTES && sectors == plan->capacity_bytes / 512 &&
+         queues == plan->queue_count && !(flags & ABI_BLK_FLAG_RO) == !read_only;
 }
 
 /** Likewise of a network device. */
-static int check_net(const struct device *device, const struct image_device *plan,
-                     struct failure *failure) {
+static bool agrees_on_net(const struct image_device *plan) {
   uint16_t pairs;
   uint32_t flags;
   memcpy(&pairs, plan->config + ABI_NET_CONFIG_QUEUE_PAIRS, sizeof pairs);
   memcpy(&flags, plan->config + ABI_NET_CONFIG_FLAGS, sizeof flags);
   bool vhost = plan->flags & IMAGE_DEVICE_FLAG_VHOST;
   bool filter = plan->flags & IMAGE_DEVICE_FLAG_MAC_FILTER;
-  if (plan->config_bytes == ABI_NET_CONFIG_BYTES && plan->queue_count == 2 * pairs + 1u &&
-      !(flags & ABI_NET_FLAG_VHOST) == !vhost && !(flags & ABI_NET_FLAG_FIXED_MAC) == !filter) {
-    return 0;
-  }
-  return fail(failure, EINVAL, "image", "the configuration of device %s contradicts its entry",
-              device->name);
+  return plan->config_bytes == ABI_NET_CONFIG_BYTES && plan->queue_count == 2 * pairs + 1u &&
+         !(flags & ABI_NET_FLAG_VHOST) == !vhost && !(flags & ABI_NET_FLAG_FIXED_MAC) == !filter;
 }
 
 static int add_window(struct machine *machine, const struct image_device *plan,
@@ -121,8 +111,10 @@ static int add_window(struct machine *machine, const struct image_device *plan,
   device->queue_count = plan->queue_count;
   machine->windows[(plan->address - WINDOW_START) / PAGE_BYTES] =
       (uint8_t)machine->device_count;
-  if (disk && check_disk(device, plan, failure)) return -1;
-  if (net && check_net(device, plan, failure)) return -1;
+  if ((disk && !agrees_on_disk(plan)) || (net && !agrees_on_net(plan))) {
+    return fail(failure, EINVAL, "image", "the configuration of device %s contradicts its entry",
+                device->name);
+  }
   for (uint32_t queue = 0; queue < device->queue_count; queue++) {
     if (add_eventfd(&device->queues[queue].kick, failure)) return -1;
     if (vm_add_ioeventfd(&machine->vm, device->queues[queue].kick, plan->address + QUEUE_NOTIFY,

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "counter.h"
 #include "futex.h"
 
 #define CTRL_A 0x01
@@ -72,13 +73,11 @@ static void write_some(struct console *console, uint32_t count) {
   }
   if (moved < 0) {
     // A reader that is gone, or a terminal that hung up, is nothing to tell of.
-    bool gone = errno == EPIPE || errno == EIO;
-    const uint64_t one = 1;
-    if (gone) {
+    if (errno == EPIPE || errno == EIO) {
       console->output = -1;
     } else {
       __atomic_store_n(&console->lost_errno, errno, __ATOMIC_SEQ_CST);
-      moved = write(console->wake, &one, sizeof one);
+      counter_add(console->wake);
     }
     moved = chunk;
   }
