@@ -95,6 +95,10 @@ export class NativeJudge implements Judge, TraceVisitor {
     this.present.parts[0].bytes.set(bytes, abi.STATE + offset);
   }
 
+  restore(): void {
+    this.present.parts[0].bytes.fill(0, abi.INBOX, abi.STATE);
+  }
+
   call(call: TracedCall): string | null {
     const { cage, parts } = this.present;
     const native = cage.native as NativeCage;

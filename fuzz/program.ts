@@ -31,6 +31,7 @@ const OPS = [
   'buffers',
   'command',
   'receive',
+  'restore',
 ] as const;
 
 const SHOWN_MAX = 60; // characters of a line that is refused

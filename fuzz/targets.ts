@@ -94,6 +94,7 @@ const CONTROL = (1n << 17n) | (1n << 18n) | (1n << 19n) | (1n << 20n) | (1n << 2
 const MQ = 1n << 22n;
 const MAC_ADDR = 1n << 23n;
 const GUEST_OFFLOADS = 1n << 2n;
+const SOME_SEGMENTS = (1n << 0n) | (1n << 11n) | (1n << 56n); // CSUM, HOST_TSO4, HOST_USO
 const EVERYTHING = NET_OFFLOADS_ALL | MRG_RXBUF | CONTROL | GUEST_OFFLOADS;
 
 function net(
@@ -167,15 +168,22 @@ export const DEVICE_TARGETS: readonly DeviceTarget[] = [
       net({ queuePairs: 2 }, 5, 8, EVENT | EVERYTHING | MAC_ADDR | MQ),
       net({ queuePairs: 2, vhost: true }, 5, 16, EVENT | EVERYTHING | MQ),
       net({ fixedMac: true }, 3, 4, INDIRECT | EVERYTHING),
-      net({}, 2, 64, EVENT | MRG_RXBUF),
+      net({}, 2, 64, EVENT | MRG_RXBUF | SOME_SEGMENTS),
       net({ queuePairs: 3 }, 0, null),
     ],
   },
   {
     name: 'state',
-    describe: 'loading of saved states: refused, or safe to run',
+    describe: 'saved states: one goes on as before, a changed one is refused or safe to run',
     generator: TARGET_STATE,
-    variants: [blk({}, 16, ALL | FLUSH | WCE), blk({ queueCount: 1 }, null), rng(16, ALL)],
+    variants: [
+      blk({}, 16, ALL | FLUSH | WCE),
+      blk({ queueCount: 1 }, null),
+      rng(16, ALL),
+      net({ queuePairs: 2, mtu: 1500 }, 5, 8, EVENT | EVERYTHING | MAC_ADDR | MQ),
+      net({}, 2, 16, INDIRECT | MRG_RXBUF),
+      net({ vhost: true }, 3, 16, EVERYTHING),
+    ],
   },
   port('serial', abi.KIND_SERIAL, 'COM1, a 16550A'),
   port('i8042', abi.KIND_I8042, 'the keyboard controller'),

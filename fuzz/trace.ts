@@ -20,6 +20,8 @@ export interface TraceVisitor {
   inbox(bytes: Uint8Array): void;
   /** The state region is changed behind the core's back. */
   state(offset: number, bytes: Uint8Array): void;
+  /** Another instance goes on with the state region of the one before it. */
+  restore(): void;
   /** Returns what is wrong with the call, or null. */
   call(call: TracedCall): string | null;
 }
@@ -48,7 +50,8 @@ export function visitTrace({ events, accesses }: Trace, visitor: TraceVisitor): 
       const moved = bytes.subarray(at + 12, at + 12 + length);
       if (kind === shared.TRACE_WRITE) visitor.write(address, moved);
       else if (kind === shared.TRACE_INBOX) visitor.inbox(moved);
-      else visitor.state(address, moved);
+      else if (kind === shared.TRACE_STATE) visitor.state(address, moved);
+      else visitor.restore();
       at += 12 + padded(length);
       continue;
     }

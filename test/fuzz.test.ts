@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { QUEUE_COUNT_MAX } from '../assembly/abi.ts';
+import { QUEUE_COUNT_MAX, REQUEST, REQUEST_KIND_NET_RX } from '../assembly/abi.ts';
 import { CORPUS_FOLDER, readPrograms, writePrograms } from '../fuzz/corpus.ts';
 import { Machine } from '../fuzz/engine.ts';
 import { loadModules } from '../fuzz/load.ts';
@@ -95,6 +95,20 @@ test('what a run leaves behind unmarked is noticed', () => {
     assert.is(machine.checkRewind()?.kind, 'reset', `${address}`);
     machine.memory[address] ^= 1;
   }
+});
+
+test('an instance that goes on with a saved state has nothing else of the one before', () => {
+  const machine = new Machine(modules.fast, modules, deviceTarget('state'));
+  const held = 'variant 4\nbuffers 0 100 5f6\nnext\nnext\n'; // two buffers of a network device
+  const run = (text: string) => {
+    assert.is(typeof machine.run(parseProgram(text)), 'number', text);
+    return machine.view.getUint32(REQUEST, true);
+  };
+  assert.is(run(held), REQUEST_KIND_NET_RX);
+  assert.is(run(`${held}restore\n`), 0);
+  const judged = sessionOf('state', 1, []);
+  const frame = parseProgram(`${held}restore\nreceive 0 0 0 800\n`);
+  assert.is(judged.examine(frame), null);
 });
 
 test("an access that moves guest bytes outside of the core's own memory is a trap", () => {

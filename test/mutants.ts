@@ -1,6 +1,8 @@
 // Planted bugs: the core with one mistake in it, of the kinds that device models have had. The
 // fuzzer or the tests must notice each; one that nobody notices is a test that is missing.
-// test/mutant-hunt.ts plants and hunts them; `npm run soak -- mutants` runs all of it.
+// test/mutant-hunt.ts plants and hunts them; `npm run soak -- mutants` runs all of it. Those of the
+// network device are in mutants-net.ts.
+import { NET_MUTANTS } from './mutants-net.ts';
 
 export interface Mutant {
   id: string;
@@ -517,4 +519,6 @@ export const MUTANTS: readonly Mutant[] = [
     'return queue.ready == 1 && featuresOk && virtqPlausible(queue, sizeMax);',
     'return queue.ready == 1 && featuresOk;',
   ),
+  // --- Network ----------------------------------------------------------------------------------
+  ...NET_MUTANTS,
 ];

@@ -17,8 +17,8 @@ import {
   BUFFERS, NOTIFY_BY_REGISTER, NOTIFY_COMPLETE, NOTIFY_ONCE, OP_AVAIL_INDEX, OP_BRING_UP,
   OP_BUFFERS, OP_COMMAND, OP_COMPLETE, OP_DESCRIPTOR, OP_EVENT, OP_FAIL, OP_FRAME, OP_HEADER,
   OP_INPUT, OP_NEXT, OP_NOTIFY, OP_OFFER, OP_POKE, OP_READ, OP_RECEIVE, OP_REQUEST, OP_RESET,
-  OP_STATE, OP_TABLE, OP_TIME, OP_WRITE, SHAPE_EMPTY_STATUS, SHAPE_INDIRECT, SHAPE_NO_STATUS,
-  SHAPE_SPLIT_HEADER, SHAPE_WRONG_WAY, STATUSES, TRACE_STATE,
+  OP_RESTORE, OP_STATE, OP_TABLE, OP_TIME, OP_WRITE, RULE_STATE, SHAPE_EMPTY_STATUS, SHAPE_INDIRECT,
+  SHAPE_NO_STATUS, SHAPE_SPLIT_HEADER, SHAPE_WRONG_WAY, STATUSES, TRACE_RESTORE, TRACE_STATE,
 } from "./shared";
 import {
   callCheck, callComplete, callFail, callInput, callNext, callNotify, callRead, callReset,
@@ -28,11 +28,12 @@ import {
   availRing, descriptor, descriptorAt, event, headerAt, offer, queueAt, queueSize, setQueueSize,
   tableAt, usedRing,
 } from "./driver";
+import { adoptHeads } from "./heads";
 import { adoptHeld } from "./held";
-import { isRam, ramStore, storeBytes } from "./memory";
+import { isRam, ramStore, renewInstance, storeBytes } from "./memory";
 import { command, frame, offerBuffers, receive } from "./net-actions";
 import { traceBytes } from "./trace";
-import { violated } from "./violation";
+import { violate, violated } from "./violation";
 
 const KIND_OFFSET: u32 = STATE_KIND - STATE;
 
@@ -46,13 +47,15 @@ const HOST_BYTES_MAX: u32 = 16; // what the host is made to write of a request's
 
 // Requests that the host has, from FLIGHTS: first range's address u64, tag u32, its length u32.
 let flights: u32 = 0;
-let unchecked: bool = false; // the state was changed, and nobody has looked at it
+let changed: bool = false; // the state, from outside
+let unchecked: bool = false; // and nobody has looked at it
 let refused: bool = false; // a state that does not load: the device must not run
 
 /** Runs the actions of the present program, up to the first broken rule. */
 export function perform(size: u32): void {
   setQueueSize(size);
   flights = 0;
+  changed = false;
   unchecked = false;
   refused = false;
   const count = min<u32>(load<u32>(PROGRAM, ENTRY_COUNT), ACTIONS_MAX);
@@ -67,8 +70,10 @@ function ready(): bool {
   if (!unchecked) return true;
   unchecked = false;
   refused = !callCheck();
-  if (!refused) adoptHeld();
-  return !refused;
+  if (refused) return false;
+  adoptHeads();
+  adoptHeld();
+  return true;
 }
 
 function act(at: usize): void {
@@ -107,6 +112,7 @@ function call(op: u32, a: u32, b: u32, c: u32, d: u64, at: usize): void {
     case OP_TIME: input(8, at + ACTION_D); return;
     case OP_RECEIVE: receive(a & 0x1f, a >> 7, b, <u32>d); return;
     case OP_RESET: callReset(); return;
+    case OP_RESTORE: restore(); return;
     case OP_FAIL: callFail(); return;
   }
 }
@@ -252,7 +258,18 @@ function pokeState(width: u32, offset: u32, value: u64): void {
   const at: usize = <usize>STATE + offset;
   storeBytes(at, width, value);
   traceBytes(TRACE_STATE, offset, at, width);
+  changed = true;
   unchecked = true;
+}
+
+// Another instance goes on, and neither driver nor host may see a difference.
+function restore(): void {
+  renewInstance();
+  traceBytes(TRACE_RESTORE, 0, INBOX, 0);
+  if (callCheck()) return;
+  // A state that was changed from outside may be refused later, and rightly.
+  if (changed) refused = true;
+  else violate(RULE_STATE, 0, 1);
 }
 
 // --- Bring-up (§3.1.1) ---------------------------------------------------------------------------

@@ -49,6 +49,16 @@ export function setOutstanding(index: u32, which: u32, is: u32): void {
   store<u32>(at, is, 4);
 }
 
+/** A state was loaded: what it says is in flight, a host takes over. */
+export function adoptHeads(): void {
+  const count = min<u32>(queueCount(), QUEUE_COUNT_MAX);
+  for (let each: u32 = 0; each < count; each++) {
+    for (let which: u32 = 0; which < <u32>QUEUE_SIZE_MAX; which++) {
+      setOutstanding(each, which, inFlight(each, which).kind != 0 ? 1 : 0);
+    }
+  }
+}
+
 /** The driver reset the device, or stopped that queue (all: 0xffff): it is owed nothing more. */
 export function forgetHeads(index: u32): void {
   const count = min<u32>(queueCount(), QUEUE_COUNT_MAX);

@@ -1,6 +1,6 @@
 // Memory as a run sees it: what it wrote, how it is put back, and guest memory for the driver.
 // No specification.
-import { CAGE_MEMORY_BYTES, INBOX, OUTBOX } from "../../assembly/abi";
+import { CAGE_MEMORY_BYTES, INBOX, OUTBOX, STATE } from "../../assembly/abi";
 import {
   ALWAYS_DIRTY, DIRTY, DIRTY_SHIFT, RAM, RAM_BYTES, SNAPSHOTS, SNAPSHOT_STRIDE,
 } from "./places";
@@ -89,6 +89,13 @@ export function restoreDirty(variant: u32): void {
     }
     store<u64>(DIRTY + word, 0);
   }
+}
+
+/** What a new instance has where this one's calls left something: nothing but the state stays. */
+export function renewInstance(): void {
+  const bytes: usize = STATE - INBOX;
+  memory.fill(INBOX, 0, bytes);
+  markDirty(INBOX, bytes);
 }
 
 /** Whether the memory is at the starting point: nothing was written that no mark told of. */

@@ -1,7 +1,8 @@
 // Makes programs: from nothing, from one that is known, or from two. No specification; what a
 // device's driver is likely to do is what the generators below prefer, since a program that is
 // nearly right goes deepest.
-import { newNet } from "./net-programs";
+import { KIND_VIRTIO_NET, STATE_KIND } from "../../assembly/abi";
+import { newNet, newNetState } from "./net-programs";
 import {
   ACTIONS_MAX, ACTION_A, ACTION_B, ACTION_BYTES, ACTION_C, ACTION_D, CORPUS, DICTIONARY,
   ENTRY_ACTIONS, ENTRY_BYTES, ENTRY_COUNT, PROGRAM, RAM_BYTES,
@@ -9,8 +10,8 @@ import {
 import {
   BUFFERS, HEADERS, OP_AVAIL_INDEX, OP_BRING_UP, OP_COMPLETE, OP_DESCRIPTOR, OP_EVENT, OP_FAIL,
   OP_HEADER, OP_INPUT, OP_NEXT, OP_NOTIFY, OP_OFFER, OP_POKE, OP_READ, OP_REQUEST, OP_RESET,
-  OP_STATE, OP_TABLE, OP_TIME, OP_WRITE, QUEUE_AREA, STATUSES, TABLES, TARGET_BLK, TARGET_NET,
-  TARGET_RING, TARGET_RNG, TARGET_STATE, TARGET_TRANSPORT,
+  OP_RESTORE, OP_STATE, OP_TABLE, OP_TIME, OP_WRITE, QUEUE_AREA, STATUSES, TABLES, TARGET_BLK,
+  TARGET_NET, TARGET_RING, TARGET_RNG, TARGET_STATE, TARGET_TRANSPORT,
 } from "./shared";
 import { bits, oneIn, random } from "./random";
 
@@ -148,7 +149,7 @@ function newComplete(at: usize): void {
   put(at, OP_COMPLETE, which, oneIn(3) ? random(5) : 0, bits(), bytes);
 }
 
-function newState(at: usize): void {
+export function newState(at: usize): void {
   let offset: u32;
   switch (random(5)) {
     case 0: offset = 0x100 + random(0x28); break;
@@ -218,6 +219,15 @@ function newPort(at: usize): void {
   }
 }
 
+// Around a state that is saved or changed, of the device at hand.
+function newSaved(at: usize): void {
+  const net = load<u32>(STATE_KIND) == KIND_VIRTIO_NET;
+  if (oneIn(8)) put(at, OP_RESTORE, 0, 0, 0, 0);
+  else if (oneIn(net ? 4 : 2)) net ? newNetState(at) : newState(at);
+  else if (net) newNet(at);
+  else oneIn(3) ? newTransport(at) : newVirtio(at);
+}
+
 function newAction(at: usize): void {
   switch (target) {
     case TARGET_TRANSPORT: newTransport(at); return;
@@ -228,10 +238,7 @@ function newAction(at: usize): void {
       return;
     case TARGET_RNG: newVirtio(at); return;
     case TARGET_NET: newNet(at); return;
-    case TARGET_STATE:
-      if (oneIn(2)) newState(at);
-      else oneIn(3) ? newTransport(at) : newVirtio(at);
-      return;
+    case TARGET_STATE: newSaved(at); return;
     default: oneIn(12) ? newState(at) : newPort(at);
   }
 }

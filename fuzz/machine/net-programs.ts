@@ -1,19 +1,26 @@
 // Actions of a network device's driver: frames, buffers, commands, and what is around them.
-import { edgeCase, newRegister, newStatus, newTransport, newVirtio, put } from "./mutate";
+import { edgeCase, newRegister, newState, newStatus, newTransport, newVirtio, put } from "./mutate";
 import { bits, oneIn, random } from "./random";
 import {
   FRAME_BUFFER, FRAME_CSUM_OFFSET, FRAME_CSUM_START, FRAME_HDR_LEN, FRAME_LENGTH, FRAME_SEGMENTS,
   OP_BRING_UP, OP_BUFFERS, OP_COMMAND, OP_EVENT, OP_FRAME, OP_INPUT, OP_NEXT, OP_NOTIFY,
-  OP_RECEIVE,
+  OP_RECEIVE, OP_STATE,
 } from "./shared";
 
 function newFrame(at: usize): void {
   const how: u64 = oneIn(6) ? random(8) : random(4);
-  const bytes: u64 = oneIn(6) ? random(0x10000) : 14 + random(1500);
-  const segments: u64 = oneIn(8) ? random(8) : 1 + random(2);
+  const csumStart: u64 = random(64);
+  const csumOffset: u64 = random(32);
+  let bytes: u64 = oneIn(6) ? random(0x10000) : 14 + random(1500);
+  let segments: u64 = oneIn(8) ? random(8) : 1 + random(2);
+  if (oneIn(8)) {
+    // The frame ends about where its checksum does.
+    segments = 1;
+    bytes = csumStart + csumOffset + random(4);
+  }
   const shape = how | segments << FRAME_SEGMENTS | bytes << FRAME_LENGTH |
-    <u64>random(64) << FRAME_BUFFER | <u64>random(64) << FRAME_CSUM_START |
-    <u64>random(32) << FRAME_CSUM_OFFSET | <u64>random(256) << FRAME_HDR_LEN;
+    <u64>random(64) << FRAME_BUFFER | csumStart << FRAME_CSUM_START |
+    csumOffset << FRAME_CSUM_OFFSET | <u64>random(256) << FRAME_HDR_LEN;
   const flags = oneIn(8) ? random(256) : random(2);
   const gso = oneIn(8) ? random(256) : flags & 1 ? random(6) | (oneIn(4) ? 0x80 : 0) : 0;
   const size = oneIn(3) ? 0 : oneIn(8) ? random(0x10000) : 1448;
@@ -70,6 +77,18 @@ function newNetBringUp(at: usize): void {
   if (oneIn(2)) features &= bits();
   if (oneIn(2)) features |= 1 << 17;
   put(at, OP_BRING_UP, 1 + random(4) | random(8) << 5, 1 + random(7), features, 0);
+}
+
+/** Changes a byte of what a network device saves: its own, of a queue, or of a head. */
+export function newNetState(at: usize): void {
+  let offset: u32;
+  switch (random(4)) {
+    case 0: offset = 0x180 + random(0x18); break;
+    case 1: offset = 0x400 + (random(6) << 6) + 24 + random(16); break;
+    case 2: offset = 0x1000 + (random(6) << 12) + random(0x80); break;
+    default: newState(at); return;
+  }
+  put(at, OP_STATE, 0, offset, 0, oneIn(2) ? random(16) : edgeCase());
 }
 
 /** An action of a network device's driver, or of what is around it. */

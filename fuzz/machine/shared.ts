@@ -87,6 +87,7 @@ export const OP_COMMAND = 21;
 // a queue, from 0x80 on with a tag one generation off; b which buffer it has, from the oldest on,
 // | result << 8; d bytes
 export const OP_RECEIVE = 22;
+export const OP_RESTORE = 23; // the state is saved, and another instance goes on with it
 
 export const NOTIFY_BY_REGISTER = 1;
 export const NOTIFY_COMPLETE = 2; // the host carries every request out at once
@@ -151,6 +152,7 @@ export const TRACE_CALL = 2; // export, three arguments
 export const TRACE_RETURN = 3; // effects, value, bytes of accesses, bytes of record; the record
 export const TRACE_INBOX = 4; // length, bytes
 export const TRACE_STATE = 5; // offset, length, bytes
+export const TRACE_RESTORE = 6; // another instance, with the state of this one: 0, 0
 
 export const CALL_READ = 1;
 export const CALL_WRITE = 2;
