@@ -162,7 +162,7 @@ export async function assertIdle(cell: RunningCell): Promise<void> {
       if (before.state === 'S' && after.state === 'S' && before.turns === after.turns) return;
     }
   };
-  await within(wait(), 'the network thread never rests', 5000);
+  await within(wait(), 'the network thread never rests');
 }
 
 /**
