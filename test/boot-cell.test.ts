@@ -75,7 +75,6 @@ boot --kernel $CLOUD --rootfs root.ext4 --cpus 2 --disk path=sync.img \\
   done
   echo "GUEST $disk after $round $(sha256sum < /dev/$disk)"
 done`,
-    limitSeconds: 90,
   },
 };
 

@@ -258,7 +258,7 @@ ${hostConversation}${boot(`--net-backend macvtap ${ONE_TAP.replace('tap0', 'macv
 status=$?
 cat /sys/class/net/tap0/statistics/rx_bytes > keep/bytes
 exit $status`,
-    guest: 'net-peer flood 10.0.0.1 7000 4000 0\n',
+    guest: 'net-peer flood 10.0.0.1 7000 2000 0\n',
   },
   'limited-frames': {
     host: `${TAP}(

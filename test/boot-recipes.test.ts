@@ -62,7 +62,6 @@ wait $fetched
 while pgrep passt > /dev/null; do sleep 0.2; done # the limit ends it where it stays
 echo "left: $(pgrep passt)"`,
     guest: `${fetchFrom('198.51.100.1')}\necho 'out of the guest' | nc -l -p 80`,
-    limitSeconds: 90,
   },
   bridge: {
     host: `${READER}${neighbour('192.0.2.1/24')}${recipe('bridge')}${SHOW_LEFT}`,
@@ -80,7 +79,6 @@ ip -n far route add 10.213.0.0/24 via 203.0.113.9
 ${recipe('nat')}${SHOW_LEFT}`,
     guest: `${fetchFrom('203.0.113.1')}
 until ${fetchFrom('203.0.113.1')}go 2> /dev/null; do sleep 0.2; done`,
-    limitSeconds: 90,
   },
 };
 

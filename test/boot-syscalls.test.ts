@@ -57,7 +57,6 @@ echo "GUEST date $(date +%Y)"`,
     host: `${TRACED}
 boot --kernel $CLOUD --initrd $IMAGES/initramfs --cpus 2`,
     guest: 'reboot -f',
-    limitSeconds: 90,
   },
 };
 

@@ -165,6 +165,17 @@ export async function assertIdle(cell: RunningCell): Promise<void> {
   await within(wait(), 'the network thread never rests');
 }
 
+/** Does what wakes the idle network thread, and waits until it has had its turn. */
+export async function served(cell: RunningCell, act: () => void): Promise<void> {
+  const look = () => threadOf(cell.child.pid!, 'net');
+  const { turns } = look();
+  act();
+  const wait = async () => {
+    for (let now = look(); now.state !== 'S' || now.turns === turns; now = look()) await sleep(1);
+  };
+  await within(wait(), 'the network thread has no turn');
+}
+
 /**
  * Waits until the guest is up, as it says, and the network thread has seen that: what came before
  * is dropped.

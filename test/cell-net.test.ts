@@ -23,7 +23,16 @@ import {
   TX,
   ZEROS,
 } from './cell-net.ts';
-import { assertIdle, countsOf, drops, end, NO_DROPS, start, untilUp } from './cell-net-peer.ts';
+import {
+  assertIdle,
+  countsOf,
+  drops,
+  end,
+  NO_DROPS,
+  served,
+  start,
+  untilUp,
+} from './cell-net-peer.ts';
 
 const TRIES = 10;
 const PROBE_BYTES = 16; // a header, and two bytes to make a frame of it
@@ -151,7 +160,7 @@ async function waitsForBuffers(): Promise<boolean> {
   const { cell, peer } = running;
   await untilUp(cell);
   const large = frame(length, 3);
-  peer.send(large);
+  await served(cell, () => peer.send(large));
   cell.input.write('x');
   await Promise.race([peer.until(1), sleep(1000)]);
   const waited = peer.frames.length > 0;
