@@ -1,6 +1,6 @@
 // What a real kernel sees of a cell: its processors, its memory, its disks by either engine, and a
 // disk that is taken away in the middle of its work.
-// Time limit: 420 s
+// Time limit: 600 s
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Outcome, Scenario } from './lab/scenarios.ts';

@@ -219,7 +219,8 @@ echo 'GUEST goes on'
     host: `${TAP}${inBackground(`net-peer flood 10.0.0.2 7000 0 ${FLOOD_MS}
 await_text output 'GUEST reads'
 net-peer counted 127.0.0.1 7000 > keep/counted`)}${boot(ONE_TAP)}`,
-    guest: `${LISTEN_TO_FLOOD}while [ "$(net-peer counted 127.0.0.1 7000)" = 'net-peer counted 0' ]; do
+    guest: `${LISTEN_TO_FLOOD}
+while [ "$(net-peer counted 127.0.0.1 7000)" = 'net-peer counted 0' ]; do
   sleep 0.1
 done
 net-peer flood 10.0.0.1 7000 0 ${FLOOD_MS} &
@@ -264,7 +265,8 @@ exit $status`,
 await_text output 'GUEST ready'
 net-peer flood 10.0.0.2 7000 1000 0) &
 ${boot(`${ONE_TAP},rx-ops-size=100,rx-ops-refill-time=${DAY_MS}`)}`,
-    guest: `${LISTEN_TO_FLOOD}until [ "$(cat /sys/class/net/eth0/statistics/rx_packets)" -ge 100 ]; do
+    guest: `${LISTEN_TO_FLOOD}
+until [ "$(cat /sys/class/net/eth0/statistics/rx_packets)" -ge 100 ]; do
   sleep 0.1
 done
 sleep 2 # in which more would come

@@ -1,6 +1,6 @@
 // The recipes of docs/networking.md, taken from the page itself and followed in the lab, from a
 // host without any tap: what they promise a guest is what a stock kernel then finds.
-// Time limit: 420 s
+// Time limit: 600 s
 import { readFileSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
