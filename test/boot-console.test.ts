@@ -1,5 +1,5 @@
 // The console, signals and every way a run can end, with a real kernel at the other end.
-// Time limit: 420 s
+// Time limit: 600 s
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Outcome, Scenario } from './lab/scenarios.ts';

@@ -1,6 +1,6 @@
 // Disks under a real driver: what a guest writes is in the image, what it must not write is not,
 // and a failing image is the guest's I/O error, not the end of its machine.
-// Time limit: 420 s
+// Time limit: 600 s
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { findCommand } from '../tools/command.ts';

@@ -1,5 +1,5 @@
 // Stock kernels, every way in: booted in the nested lab, judged by what the guest itself says.
-// Time limit: 420 s
+// Time limit: 600 s
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Outcome, Scenario } from './lab/scenarios.ts';

@@ -1,7 +1,7 @@
 // Host or cell is killed at a random moment while a guest writes: nothing runs on, no lock and no
 // file stays, and what the guest was told is on its disk is there. `npm run soak -- kill` does it
 // more often.
-// Time limit: 420 s
+// Time limit: 600 s
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { killScenarios, problemsOf } from './kills.ts';

@@ -141,14 +141,13 @@ export class RunningCell {
     this.listen();
     this.result = new Promise((resolve, reject) => {
       child.once('error', reject);
-      const event = unread ? 'exit' : 'close';
-      child.once(event, (status, signal) => {
+      if (unread) child.once('exit', () => child.stdout?.destroy()); // it would never be at its end
+      // Not its exit: what it said last may still be in the control socket then.
+      child.once('close', (status, signal) => {
         this.over = true;
         KNOWN.delete(child);
-        child.stdout?.destroy();
         this.notify();
-        // What it said last may still be in the socket after its exit.
-        setTimeout(() => resolve(this.ending(status, signal)), unread ? 50 : 0);
+        resolve(this.ending(status, signal));
       });
     });
     this.result.catch(() => {});

@@ -162,7 +162,18 @@ export async function assertIdle(cell: RunningCell): Promise<void> {
       if (before.state === 'S' && after.state === 'S' && before.turns === after.turns) return;
     }
   };
-  await within(wait(), 'the network thread never rests', 5000);
+  await within(wait(), 'the network thread never rests');
+}
+
+/** Does what wakes the idle network thread, and waits until it has had its turn. */
+export async function served(cell: RunningCell, act: () => void): Promise<void> {
+  const look = () => threadOf(cell.child.pid!, 'net');
+  const { turns } = look();
+  act();
+  const wait = async () => {
+    for (let now = look(); now.state !== 'S' || now.turns === turns; now = look()) await sleep(1);
+  };
+  await within(wait(), 'the network thread has no turn');
 }
 
 /**

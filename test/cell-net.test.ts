@@ -4,7 +4,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { NET_FRAME_BYTES_MAX, NET_HEADER_BYTES } from '../assembly/abi.ts';
 import * as protocol from '../host/engine/cell-protocol.ts';
-import { cellTest } from './cell-guest.ts';
+import { cellTest, sleep } from './cell-guest.ts';
 import {
   awaitUsed,
   BUFFERS,
@@ -24,11 +24,21 @@ import {
   TX,
   ZEROS,
 } from './cell-net.ts';
-import { assertIdle, countsOf, drops, end, NO_DROPS, start, untilUp } from './cell-net-peer.ts';
+import {
+  assertIdle,
+  countsOf,
+  drops,
+  end,
+  NO_DROPS,
+  served,
+  start,
+  untilUp,
+} from './cell-net-peer.ts';
 import type { Code } from './machine-code.ts';
 
 const PIC = 0x20; // its command port
 const PIC_READ_REQUESTS = 0x0a; // OCW3: the next read gives the IRR
+const TRIES = 10;
 const PROBE_BYTES = 16; // a header, and two bytes to make a frame of it
 
 interface Sizes {
@@ -142,7 +152,8 @@ for (const [what, features] of [
   });
 }
 
-cellTest('a frame that needs more buffers than there are waits for them', async () => {
+/** Sends a frame, then gives it its buffers. Whether it was still there: it waits for 0.1 s. */
+async function waitsForBuffers(): Promise<boolean> {
   const length = 9014;
   const back = cut(BUFFERS, NET_HEADER_BYTES + length, 4096);
   const running = await start([...buffers(8, 2048), ...chains(TX, [back])], (code) => {
@@ -153,11 +164,20 @@ cellTest('a frame that needs more buffers than there are waits for them', async 
   const { cell, peer } = running;
   await untilUp(cell);
   const large = frame(length, 3);
-  peer.send(large);
+  await served(cell, () => peer.send(large));
   cell.input.write('x');
+  await Promise.race([peer.until(1), sleep(1000)]);
+  const waited = peer.frames.length > 0;
+  if (!waited) peer.send(large);
   assert.ok((await peer.until(1))[0]!.equals(large));
   await end(running);
-  assert.equal(countsOf(cell, RX).drops, NO_DROPS);
+  if (waited) assert.equal(countsOf(cell, RX).drops, NO_DROPS);
+  return waited;
+}
+
+cellTest('a frame that needs more buffers than there are waits for them', async () => {
+  // A machine that is busy elsewhere may give the guest no turn in that time: not every time.
+  for (let tries = 1; !(await waitsForBuffers()); tries++) assert.ok(tries < TRIES);
 });
 
 cellTest('frames wait where no buffer is left, and nothing else happens meanwhile', async () => {

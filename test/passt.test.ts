@@ -10,6 +10,7 @@ import { FaradayError } from '../host/errors.ts';
 import { PASST_MTU, type Passt, type PasstRequest, startPasst } from '../host/net/passt.ts';
 import { passtAddressing } from '../host/net/passt-address.ts';
 import { findProgram } from '../host/net/program.ts';
+import { isAlive } from './cell-guest.ts';
 import {
   arpRequest,
   arpSender,
@@ -115,11 +116,7 @@ async function asGuest(more: Partial<PasstRequest>, body: (wire: Wire) => Promis
 /** Processes of passt that serve a guest with this MTU, a number that only one test uses. */
 function processesWith(mtu: number): number[] {
   const listed = spawnSync('pgrep', ['-f', `passt.* --mtu ${mtu} `], { encoding: 'utf8' }).stdout;
-  return listed
-    .split('\n')
-    .filter(Boolean)
-    .map(Number)
-    .filter((pid) => !/^State:\s*Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8')));
+  return listed.split('\n').filter(Boolean).map(Number).filter(isAlive);
 }
 
 function listen(server: Server, host: string): Promise<number> {
@@ -285,6 +282,7 @@ passtTest('a guest reaches nothing of 127.0.0.1 by its gateway', async () => {
 
 passtTest('passt has no rights, no environment, and ends with the socket', async () => {
   const wire = new Wire(startPasst(request({ mtu: 1411 }), () => {}));
+  await wire.gateway(); // it shuts itself in once it is in the background, and answers after that
   const pids = processesWith(1411);
   assert.is(pids.length, 1);
   const status = readFileSync(`/proc/${pids[0]}/status`, 'utf8');
