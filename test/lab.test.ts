@@ -1,5 +1,5 @@
 // The nested lab itself: what a command in it sees, and what is known of it afterwards.
-// Time limit: 300 s
+// Time limit: 600 s
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
