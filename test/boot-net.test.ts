@@ -2,7 +2,7 @@
 // offloads, queues and backends are between them, and a network that fails takes nothing with it.
 // Both sides are test/net-peer.c. Floods and transfers are a tenth here of what they are with
 // FARADAY_NET_SOAK=1, that is in `npm run soak -- net`.
-// Time limit: 900 s
+// Time limit: 1200 s
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';

@@ -1,4 +1,4 @@
-// Time limit: 240 s
+// Time limit: 600 s
 // The fuzzer of the devices: what it knows is fine, a short search finds nothing, and it does find
 // what is planted. SEED=n repeats a run's search.
 import { spawnSync } from 'node:child_process';

@@ -4,7 +4,7 @@
 // shows none of the bug's effects on the same guest. docs/compromised-cage.md has the results.
 //
 // Twelve builds of the core take most of the time, all of both processors.
-// Time limit: 400 s
+// Time limit: 600 s
 import { readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
