@@ -24,7 +24,7 @@ import { writeImage } from '../host/write-image.ts';
 import { CODE, kvmTest, protectedMode } from './bare-metal.ts';
 import { Code, TRAMPOLINE, trampoline } from './machine-code.ts';
 
-export const LIMIT_MS = 20_000; // for whatever a cell should do at once
+export const LIMIT_MS = 60_000; // for whatever a cell should do at once
 const KNOWN = new Set<ChildProcess>();
 
 // A test that fails must not leave its guest behind.

@@ -38,7 +38,7 @@ import {
 } from './tiny-kernel.ts';
 
 const FARADAY = new URL('../bin/faraday.js', import.meta.url).pathname;
-const TIME_LIMIT_MS = 20_000;
+const TIME_LIMIT_MS = 60_000;
 
 const folder = mkdtempSync(join(tmpdir(), 'faraday-cli-'));
 test.after(() => rmSync(folder, { recursive: true }));

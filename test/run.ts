@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { REPOSITORY } from '../tools/cache.ts';
 import { DEATHS_LOG } from './lab/lab.ts';
 
-const DEFAULT_LIMIT_SECONDS = 180;
+const DEFAULT_LIMIT_SECONDS = 300;
 const TAIL_LINES = 60; // of a failed file's output
 
 interface TestFile {
