@@ -73,8 +73,10 @@ function qemuArguments(job: string, image: HostImage, options: LabOptions): stri
     // A comma in a path is written twice in QEMU's option strings.
     `local,mount_tag=${tag},path=${path.replaceAll(',', ',,')},security_model=none,${more}`,
   ];
+  // Not with its check of the timer: on a busy machine it finds none, and panics.
   const kernelLine =
-    'console=ttyS0 quiet loglevel=3 panic=-1 mitigations=off lsm=landlock,yama cryptomgr.notests';
+    'console=ttyS0 quiet loglevel=3 panic=-1 no_timer_check mitigations=off ' +
+    'lsm=landlock,yama cryptomgr.notests';
   return [
     // Not without XSAVE, though QEMU 7.2 has its flaws (docs/lab.md): Node dies of it in the lab.
     ...['-machine', 'q35', '-accel', 'tcg,thread=multi,tb-size=512', '-cpu', 'max'],
