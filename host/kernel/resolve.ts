@@ -89,11 +89,11 @@ async function hasNetworkBuiltIn({ traits, vmlinuxPath }: KernelEntry): Promise<
  * No error, because the root's own init may find the module on its disk.
  */
 async function networkWarning(stored: KernelEntry): Promise<string | undefined> {
-  const { name, source, modules } = stored;
+  const { name, source, modules } = stored; // the source's name, not where it lies
   if (modules.includes(NETWORK_MODULE) || (await hasNetworkBuiltIn(stored))) return undefined;
   const finding = `has no ${NETWORK_MODULE}; unless the root disk has it the guest has no network`;
-  const fix = `faraday kernel remove ${name}, then: faraday kernel import ${source} --name ${name}`;
-  return `stored kernel ${name}: ${finding}; run: ${fix}`;
+  const fix = `with ${source} at hand run: faraday kernel remove ${name}, then import it again`;
+  return `stored kernel ${name}: ${finding}; ${fix}`;
 }
 
 /**
