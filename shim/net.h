@@ -82,6 +82,7 @@ struct net {
   bool down;              // so its driver was told
   bool timed;             // it has a limit: the time counts
   bool running;           // its driver is there
+  uint32_t generation;    // of the first queue: another driver goes without frames until set up
   uint32_t active_pairs;  // that the driver uses
   uint64_t offloads;      // in force at the backend
   struct bucket changes;  // of those two that it may still make
