@@ -1,5 +1,5 @@
 // Receive queues of a network device: frames from its backend into the guest's buffers. Calls what
-// tap.c and stream.c call, and write on an irqfd.
+// tap.c and stream.c call.
 #include <errno.h>
 #include <linux/virtio_net.h>
 #include <string.h>
