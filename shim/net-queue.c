@@ -46,7 +46,7 @@ void net_interrupt(struct net *net) {
   net->owed = 0;
   if (effects & ABI_EFFECT_SETUP) {
     view_show(net->device);
-    machine_wake_network(net->machine);
+    if (net->vain++ < VAIN_MAX) machine_wake_network(net->machine);
   }
   device_interrupt(net->device, effects);
 }

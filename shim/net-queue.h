@@ -39,7 +39,8 @@ uint32_t net_reason(struct net *net, int error);
 
 /**
  * Interrupts for what calls into the cage have answered since the last time. Where the device
- * broke, its driver sees what became of it, and the thread looks at it once more. Lock held.
+ * broke or a command was obeyed, its driver sees what became of it, and the thread looks at it once
+ * more: not for ever either, where the cage says so whenever it is looked at. Lock held.
  */
 void net_interrupt(struct net *net);
 

@@ -1,5 +1,5 @@
 // Receive queues of a network device: frames from its backend into the guest's buffers. Calls what
-// tap.c and stream.c call, and write on an irqfd.
+// tap.c and stream.c call.
 #include <errno.h>
 #include <linux/virtio_net.h>
 #include <string.h>
@@ -208,7 +208,12 @@ bool net_receive(struct net *net, uint32_t pair, uint64_t now) {
   pthread_mutex_lock(&net->device->lock);
   for (unsigned i = 0; i < NET_TURN && more && !net->gone; i++) {
     if (net_limited(net, IMAGE_LIMIT_RX_BYTES, now)) break;
-    more = receive_one(net, pair);
+    if (net->generation != net_generation(net, 0)) {
+      receive->starved = true; // another driver: its frames come once the backend is as it wants it
+      more = false;
+    } else {
+      more = receive_one(net, pair);
+    }
   }
   pthread_mutex_unlock(&net->device->lock);
   receive->ready = more && !net->gone;
@@ -218,6 +223,8 @@ bool net_receive(struct net *net, uint32_t pair, uint64_t now) {
 void net_discard(struct net *net, uint32_t pair) {
   struct net_receive *receive = &net->receive[pair];
   const struct iovec spill = {.iov_base = receive->spill, .iov_len = sizeof receive->spill};
+  if (receive->pending) net->counts[2 * pair].drops[CELL_NET_DROP_STALE]++;
+  receive->pending = 0;
   // As many as a tap's queue holds by default, and some: whoever floods it gets no further.
   for (int i = 0; i < 4096 && receive_frame(net, pair, &spill, 1) >= 0; i++) {
     net->counts[2 * pair].drops[CELL_NET_DROP_STALE]++;

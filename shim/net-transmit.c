@@ -1,5 +1,5 @@
 // Transmit queues of a network device: the guest's frames to its backend. Calls what
-// tap.c and stream.c call, and write on an irqfd.
+// tap.c and stream.c call.
 #include <errno.h>
 #include <string.h>
 

@@ -50,6 +50,17 @@ static void lend_queue(struct net *net, uint32_t queue, bool wanted) {
   }
 }
 
+/** Gives the kernel the first `count` queues and no other. */
+static void lend_queues(struct net *net, uint32_t count) {
+  // The lock is held while the kernel finishes what it has begun: the device has nothing else to do
+  // for its driver than to stop or start.
+  pthread_mutex_lock(&net->device->lock);
+  for (uint32_t queue = 0; queue < 2 * net->pair_count; queue++) {
+    lend_queue(net, queue, queue < count);
+  }
+  pthread_mutex_unlock(&net->device->lock);
+}
+
 /**
  * Attaches the queues of the tap that the driver uses: the kernel spreads frames over those. And
  * says which frames it can take: to one queue, for the whole tap.
@@ -91,27 +102,24 @@ static void set_up(struct net *net, bool still) {
   pthread_mutex_lock(&device->lock);
   const struct device_net_state state = device_net_state(device);
   bool running = device_running(device) && !net->gone;
+  uint32_t generation = net_generation(net, 0);
   view_show(device); // its cage may have started anew
   pthread_mutex_unlock(&device->lock);
   uint32_t pairs = state.queue_pairs;
   if (pairs == 0 || pairs > net->pair_count) pairs = 1; // whatever a cage says
   net->held_until = 0;
   if (running && !net->stream) running = suit_driver(net, pairs, state.offloads);
-  if (net->vhost) {
-    // The lock is held while the kernel finishes what it has begun: the device has nothing else
-    // to do for its driver than to stop or start.
-    pthread_mutex_lock(&device->lock);
-    for (uint32_t queue = 0; queue < 2 * net->pair_count; queue++) {
-      lend_queue(net, queue, running && !still && queue < 2 * pairs);
-    }
-    pthread_mutex_unlock(&device->lock);
-  }
-  for (uint32_t pair = 0; pair < net->active_pairs && !net->vhost; pair++) {
-    // Frames from before were for nobody, and may need what this driver cannot do.
-    if (running && !net->running) net_discard(net, pair);
+  // Frames from before were for nobody, or for another driver that may have gone before anybody
+  // looked; and they may need what this one cannot do.
+  bool anew = running && (!net->running || net->generation != generation);
+  if (anew && net->vhost) lend_queues(net, 0);
+  for (uint32_t pair = 0; pair < net->active_pairs; pair++) {
+    if (anew) net_discard(net, pair);
     net->receive[pair].ready = net->transmit[pair].ready = running;
   }
+  if (net->vhost) lend_queues(net, running && !still ? 2 * pairs : 0);
   net->running = running;
+  net->generation = generation;
 }
 
 /** The backend is gone for good: the driver sees its link go down, and its frames are dropped. */

@@ -82,11 +82,12 @@ struct net {
   bool down;              // so its driver was told
   bool timed;             // it has a limit: the time counts
   bool running;           // its driver is there
+  uint32_t generation;    // of the first queue: another driver goes without frames until set up
   uint32_t active_pairs;  // that the driver uses
   uint64_t offloads;      // in force at the backend
   struct bucket changes;  // of those two that it may still make
   uint64_t held_until;    // then the driver gets the ones it wants, and frames; 0: it has them
-  uint32_t vain;          // answers that promised more, since a doorbell or a good request
+  uint32_t vain;          // answers that wanted another look, since a doorbell or a good request
   uint32_t owed;          // effects of calls into the cage: an interrupt is still to be made
   uint32_t control;       // the control queue, while commands may wait there; else 0
   struct bucket limits[IMAGE_LIMIT_COUNT];

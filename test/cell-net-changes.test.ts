@@ -34,6 +34,7 @@ const CHANGES = 300; // that each guest asks for
 const CALLS_MAX = CHANGES / 2; // 32 at once, then four a second
 const MOMENT = 3000; // rounds of two instructions, in which a change would be carried out
 const OFTEN_MS = 10;
+const ROUNDS = 8; // each makes two changes: not one is held back
 const F_GUEST_CSUM = 1 << 1;
 
 const STRACE = findCommand('strace')!;
@@ -136,6 +137,36 @@ tapTest('a driver that is reset all the time, with offloads and without', async 
   await sendUntilSaid(cell, host, 'plain0.');
   assertFew(callsOf(path, 'TUNSETOFFLOAD'));
   cell.input.write('x');
+  assert.is((await cell.ended()).status, 0);
+  host.close();
+});
+
+tapTest('a driver that follows another at once gets no frame as that one wanted it', async () => {
+  const { name, fds } = newTap();
+  ip('set', name, 'up');
+  const host = await HostSide.open(name, { partial: true });
+  const device = netDevice([...fds], { offloads: NET_OFFLOADS.GUEST_CSUM });
+  const image = netImage(device, buffers(1, 2048), (code) => {
+    bringUp(code, F_GUEST_CSUM).raw(0xbd, ...le(ROUNDS, 4)); // mov ebp
+    code.label('again').say('with').receiveAl();
+    code.store16(ringsOf(RX).used + 2, 0).store16(ringsOf(RX).available + 2, 0);
+    awaitUsed(offer(bringUp(code), RX, 1), RX, 1);
+    code.raw(0xa0, ...le(BUFFERS, 4)); // mov al, [flags of its header]
+    code.raw(0x04, 0x30).sendAl().say('.'); // add al, '0'
+    code.store16(ringsOf(RX).available + 2, 0);
+    pause(bringUp(code, F_GUEST_CSUM), 'moment');
+    code.raw(0x4d).jumpIfNotZero('again').powerOff(); // dec ebp
+  });
+  const cell = startSpawned(image, { input: 'pipe' });
+  for (const fd of fds) closeSync(fd);
+  for (let round = 0; round < ROUNDS; round++) {
+    const said = `${'with0.'.repeat(round)}with`;
+    await cell.untilSaid(said);
+    host.send(frame(60)); // waits in the tap
+    await sleep(OFTEN_MS);
+    cell.input.write('x');
+    await sendUntilSaid(cell, host, `${said}0.`);
+  }
   assert.is((await cell.ended()).status, 0);
   host.close();
 });

@@ -49,7 +49,8 @@ export function findConfig(kernel: Buffer): string | null {
   }
 }
 
-function builtInByConfig(config: string): string[] {
+/** The drivers that a configuration builds in. */
+export function builtInByConfig(config: string): string[] {
   const lines = new Set(config.split('\n'));
   return Object.keys(DRIVERS).filter((name) => lines.has(`${DRIVERS[name].option}=y`));
 }

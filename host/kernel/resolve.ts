@@ -78,10 +78,12 @@ function checkStoredFilesystem(stored: KernelEntry, filesystem: FilesystemType):
 /** Whether the network's driver is built in. Older Faradays did not look: then the kernel says. */
 async function hasNetworkBuiltIn({ traits, vmlinuxPath }: KernelEntry): Promise<boolean> {
   if (traits.builtIn.includes(NETWORK_MODULE)) return true;
-  const { inspectKernel } = await import('./inspect.ts');
+  const { builtInByConfig, inspectKernel } = await import('./inspect.ts');
   const configPath = join(dirname(vmlinuxPath), 'config');
-  const config = existsSync(configPath) ? readFileSync(configPath, 'utf8') : null;
-  return inspectKernel(readFileSync(vmlinuxPath), config).builtIn.includes(NETWORK_MODULE);
+  const builtIn = existsSync(configPath)
+    ? builtInByConfig(readFileSync(configPath, 'utf8')) // the kernel takes far longer to read
+    : inspectKernel(readFileSync(vmlinuxPath), null).builtIn;
+  return builtIn.includes(NETWORK_MODULE);
 }
 
 /**
@@ -89,11 +91,11 @@ async function hasNetworkBuiltIn({ traits, vmlinuxPath }: KernelEntry): Promise<
  * No error, because the root's own init may find the module on its disk.
  */
 async function networkWarning(stored: KernelEntry): Promise<string | undefined> {
-  const { name, source, modules } = stored;
+  const { name, source, modules } = stored; // the source's name, not where it lies
   if (modules.includes(NETWORK_MODULE) || (await hasNetworkBuiltIn(stored))) return undefined;
   const finding = `has no ${NETWORK_MODULE}; unless the root disk has it the guest has no network`;
-  const fix = `faraday kernel remove ${name}, then: faraday kernel import ${source} --name ${name}`;
-  return `stored kernel ${name}: ${finding}; run: ${fix}`;
+  const fix = `with ${source} at hand run: faraday kernel remove ${name}, then import it again`;
+  return `stored kernel ${name}: ${finding}; ${fix}`;
 }
 
 /**
