@@ -20,6 +20,7 @@
 struct device_queue {
   int kick;            // ioeventfd of its doorbell
   bool waiting;        // work is left that no doorbell will tell of; the I/O thread's alone
+  bool vain;           // and so it was said for a whole turn without a request
   uint32_t in_flight;  // requests taken from the cage and not yet given back
   uint32_t generation; // goes up whenever those are cancelled
 };

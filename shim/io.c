@@ -228,45 +228,49 @@ static void handle(struct io *io, const struct epoll_event *event) {
 }
 
 /**
- * Serves what was left over, in turn: whoever finds no slot is the first once there are some. True:
- * there is still more, so do not sleep.
+ * Serves what was left over, in turn: whoever finds no slot is the first once there are some.
+ * Returns the milliseconds to sleep before there may be more: 0 where there is, -1 for ever.
  */
-static bool serve_waiting(struct io *io) {
+static int serve_waiting(struct io *io) {
   const uint32_t places = io->machine->device_count * ABI_QUEUE_COUNT_MAX;
   const uint32_t first = io->turn;
-  bool more = false, missed = false;
-  if (io->paused) return false;
+  int delay = -1;
+  bool missed = false;
+  if (io->paused) return delay;
   for (uint32_t i = 0; i < places; i++) {
     uint32_t place = (first + i) % places;
     uint32_t queue = place % ABI_QUEUE_COUNT_MAX;
     struct device *device = &io->machine->devices[place / ABI_QUEUE_COUNT_MAX];
-    if (queue >= device->queue_count || !device->queues[queue].waiting) continue;
+    struct device_queue *waiter = &device->queues[queue];
+    if (queue >= device->queue_count || !waiter->waiting) continue;
     if (server_ready(io->server, device)) {
       server_serve(io->server, device, queue, false);
-      more |= device->queues[queue].waiting && server_ready(io->server, device);
+      if (!waiter->waiting || !server_ready(io->server, device)) continue;
+      if (!waiter->vain) delay = 0;
+      else if (delay < 0) delay = RETRY_MS;
     } else if (!missed) {
       missed = true;
       io->turn = place;
     }
   }
-  return more;
+  return delay;
 }
 
 void io_run(struct io *io) {
   struct epoll_event events[EVENTS];
   struct machine *machine = io->machine;
-  bool more = false;
+  int delay = -1;
   while (!__atomic_load_n(&machine->ending.cause, __ATOMIC_SEQ_CST)) {
     watch_input(io);
     bool read_now = io->input_always && !io->input_over && !io->paused &&
                     console_wants_input(&machine->console);
-    int pause_ms = more || read_now ? 0 : io->server->refused ? RETRY_MS : -1;
-    int count = epoll_wait(io->epoll, events, EVENTS, pause_ms);
+    int count = epoll_wait(io->epoll, events, EVENTS, read_now ? 0 : delay);
     for (int i = 0; i < count; i++) handle(io, &events[i]);
     if (read_now) read_input(io);
-    more = serve_waiting(io);
+    delay = serve_waiting(io);
     // One step a round: a guest that refills its ring as fast as it is emptied would keep us here.
-    more |= server_advance(io->server) > 0;
+    if (server_advance(io->server) > 0) delay = 0;
+    else if (io->server->refused && delay < 0) delay = RETRY_MS;
   }
   machine_stop(machine);
   server_drain(io->server);

@@ -5,10 +5,6 @@
 #include <errno.h>
 #include <sched.h>
 
-#include "view.h"
-
-#define VAIN_MAX 64
-
 void net_begin(const struct net *net, uint32_t queue) {
   net->device->queues[queue].in_flight++;
   pthread_mutex_unlock(&net->device->lock);
@@ -30,7 +26,7 @@ uint32_t net_generation(const struct net *net, uint32_t queue) {
 }
 
 bool net_hears(struct net *net, uint32_t effects) {
-  return effects & ABI_EFFECT_MORE && net->vain++ < VAIN_MAX;
+  return effects & ABI_EFFECT_MORE && net->vain++ < NET_VAIN_MAX;
 }
 
 uint32_t net_next(struct net *net, uint32_t queue, bool ask, uint8_t *record, bool *more) {
@@ -39,16 +35,6 @@ uint32_t net_next(struct net *net, uint32_t queue, bool ask, uint8_t *record, bo
   *more = net_hears(net, now);
   net->owed |= now;
   return size;
-}
-
-void net_interrupt(struct net *net) {
-  uint32_t effects = net->owed;
-  net->owed = 0;
-  if (effects & ABI_EFFECT_SETUP) {
-    view_show(net->device);
-    if (net->vain++ < VAIN_MAX) machine_wake_network(net->machine);
-  }
-  device_interrupt(net->device, effects);
 }
 
 uint32_t net_reason(struct net *net, int error) {

@@ -7,7 +7,8 @@
 
 #include "net.h"
 
-#define NET_TURN 64u // frames of one queue before the others get theirs
+#define NET_TURN 64u     // frames of one queue before the others get theirs
+#define NET_VAIN_MAX 64u // answers that want another look and bring nothing: then it has none
 
 /** Between these two the lock is free, and the queue's driver waits before it takes memory back. */
 void net_begin(const struct net *net, uint32_t queue);
@@ -36,13 +37,6 @@ void net_give_way(const struct net *net, uint32_t queue);
 
 /** What an errno of the backend makes of a frame; a backend that is gone is noticed. */
 uint32_t net_reason(struct net *net, int error);
-
-/**
- * Interrupts for what calls into the cage have answered since the last time. Where the device
- * broke or a command was obeyed, its driver sees what became of it, and the thread looks at it once
- * more: not for ever either, where the cage says so whenever it is looked at. Lock held.
- */
-void net_interrupt(struct net *net);
 
 /** For how many nanoseconds the two buckets from `first` on hold the next frame back. */
 uint64_t net_limited(struct net *net, uint32_t first, uint64_t now);

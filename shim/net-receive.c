@@ -208,12 +208,10 @@ bool net_receive(struct net *net, uint32_t pair, uint64_t now) {
   pthread_mutex_lock(&net->device->lock);
   for (unsigned i = 0; i < NET_TURN && more && !net->gone; i++) {
     if (net_limited(net, IMAGE_LIMIT_RX_BYTES, now)) break;
-    if (net->generation != net_generation(net, 0)) {
-      receive->starved = true; // another driver: its frames come once the backend is as it wants it
-      more = false;
-    } else {
-      more = receive_one(net, pair);
-    }
+    // Another driver gets frames once the backend is as it wants it.
+    bool known = net->generation == net_generation(net, 0);
+    if (!known) receive->starved = true;
+    more = known && receive_one(net, pair);
   }
   pthread_mutex_unlock(&net->device->lock);
   receive->ready = more && !net->gone;

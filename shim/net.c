@@ -202,12 +202,21 @@ static void net_watch(struct net *net, uint32_t pair, bool limited) {
   }
 }
 
-/** Tells the driver of what was done for it. */
+/**
+ * Interrupts for what calls into the cage have answered since the last time. Where the device
+ * broke or a command was obeyed, its driver sees what became of it, and the thread looks at it once
+ * more: not for ever either, where the cage says so whenever it is looked at.
+ */
 static void interrupt(struct net *net) {
-  if (!(net->owed & NEWS)) return;
-  pthread_mutex_lock(&net->device->lock);
-  net_interrupt(net);
-  pthread_mutex_unlock(&net->device->lock);
+  uint32_t effects = net->owed & NEWS;
+  net->owed = 0;
+  if (effects & ABI_EFFECT_SETUP) {
+    pthread_mutex_lock(&net->device->lock);
+    view_show(net->device);
+    pthread_mutex_unlock(&net->device->lock);
+    if (net->vain++ < NET_VAIN_MAX) machine_wake_network(net->machine);
+  }
+  device_interrupt(net->device, effects);
 }
 
 /**
@@ -236,6 +245,7 @@ static uint64_t serve(struct net *net) {
   if (net->owed & NEWS) delay = 0;
   if (net->gone && !net->down) {
     for (uint32_t pair = 0; pair < net->active_pairs; pair++) {
+      net->transmit[pair].ready = true; // also what came while the device was held
       epoll_ctl(net->epoll, EPOLL_CTL_DEL, net->fds[pair], NULL);
     }
     if (net->vhost) set_up(net, false); // takes back what the kernel has

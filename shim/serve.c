@@ -147,17 +147,15 @@ void server_serve(struct server *server, struct device *device, uint32_t queue, 
         }
         if (device->kind == ABI_KIND_VIRTIO_BLK) bytes += server->jobs[slot].request.length;
       }
-      if (served == TURN || bytes >= TURN_BYTES || !server_ready(server, device)) {
-        // A cage without requests says that it has more once it has answered as many chains itself
-        // as the ring holds: who says so all the time lies, or obeys a driver that refills its ring
-        // with nonsense. Both are heard again when the doorbell rings.
-        left = any;
-        break;
-      }
+      if (served == TURN || bytes >= TURN_BYTES || !server_ready(server, device)) break;
       effects = device_next(device, queue);
     }
   }
   device->queues[queue].waiting = left;
+  // A cage without requests says that it has more once it has answered as many chains itself as the
+  // ring holds: who says so for a whole turn lies, or obeys a driver that refills its ring with
+  // nonsense. Neither is worth the processor's time.
+  device->queues[queue].vain = left && !any;
   pthread_mutex_unlock(&device->lock);
 }
 

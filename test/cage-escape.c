@@ -111,7 +111,7 @@ static uint8_t *copies;
 static size_t copies_bytes;
 static struct {
   const uint8_t *start, *end;
-} allowed[64];
+} allowed[96];
 static unsigned allowed_count;
 
 static void allow(const volatile void *start, size_t bytes) {
@@ -147,6 +147,7 @@ static void allow_call(struct device *device) {
   for (unsigned i = 0; i < ABI_QUEUE_COUNT_MAX; i++) {
     struct device_queue *queue = &device->queues[i];
     allow(&queue->waiting, sizeof queue->waiting);
+    allow(&queue->vain, sizeof queue->vain);
     allow(&queue->in_flight, sizeof queue->in_flight + sizeof queue->generation);
   }
   allow(&trap_reports[device - devices], sizeof *trap_reports);

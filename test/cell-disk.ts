@@ -1,7 +1,7 @@
 // A bare-metal driver of virtio-blk for cells: the queue's memory as segments of the image, and the
 // code that brings the device up and keeps its queue going.
 // Virtio 1.2 §2.7, §3.1.1, §4.2.2, §5.2.6.
-import { closeSync, openSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
 import type { BytesSegment, DiskDevice } from '../host/boot/image.ts';
 import { ACKNOWLEDGE, DRIVER, FEATURES_OK, REG, RUNNING } from '../testing/driver.ts';
 import { DESC_F_NEXT, DESC_F_WRITE } from '../testing/queue.ts';
@@ -26,6 +26,9 @@ export const HEADS = 128; // requests that a guest keeps going at once
 export const HEADS_MAX = QUEUE_SIZE - 2; // beside one descriptor of data and one of the status
 const SECTOR_BYTES = 512;
 const BLK_F_MQ = 1 << 12;
+const PART_BYTES = 8 * 2 ** 20; // of the disk of a large read
+const BEGUN = 0xa5; // the first byte of every part of it but the last
+export const FINISHED = 0x5a; // and of that
 
 interface QueuePlan {
   dataBytes?: number; // of one part
@@ -203,4 +206,31 @@ export function testDisk(change: Partial<DiskDevice> = {}): TestDisk {
   const slot = { address: WINDOW, pin: 5 };
   const device = diskDevice(fd, { path, slot, capacityBytes: lengthBytes, ...change });
   return { device, bytes, path, close: () => closeSync(fd) };
+}
+
+/**
+ * A disk that one request reads in `parts` of 8 MiB, each to the same memory: a hole but for the
+ * first byte of each, by which the guest sees how far it is.
+ */
+export function largeRead(ioUring: boolean, parts: number) {
+  const bytes = parts * PART_BYTES;
+  const disk = testDisk({ ioUring, capacityBytes: bytes });
+  truncateSync(disk.path, bytes);
+  const file = openSync(disk.path, 'r+');
+  for (let part = 1; part <= parts; part++) {
+    const first = Uint8Array.of(part < parts ? BEGUN : FINISHED);
+    writeSync(file, first, 0, 1, (part - 1) * PART_BYTES);
+  }
+  closeSync(file);
+  const segments = queueSegments({ dataBytes: PART_BYTES, parts });
+  return { disk, bytes, machine: { virtio: [disk.device], memoryBytes: 2 * PART_BYTES, segments } };
+}
+
+/** mov al, [the first byte of what is read] */
+export const loadFirst = (code: Code): Code => code.raw(0xa0, ...le(DATA, 4));
+
+/** Starts that read, and waits until some of it has arrived. */
+export function beginRead(code: Code): Code {
+  loadFirst(offer(bringUp(code), 1).label('begun'));
+  return code.raw(0x84, 0xc0).jumpIfZero('begun'); // test al, al
 }

@@ -61,7 +61,7 @@ function callsOf(path: string, request: 'TUNSETQUEUE' | 'TUNSETOFFLOAD'): number
 
 /** A count of calls that is not the count of changes; some were made. */
 function assertFew(calls: number): void {
-  assert.ok(calls > 10 && calls < CALLS_MAX, `${calls} calls for ${CHANGES} changes`);
+  assert.ok(calls > 0 && calls < CALLS_MAX, `${calls} calls for ${CHANGES} changes`);
 }
 
 /** Sends again and again until the guest says so: what comes while it is held is for nobody. */

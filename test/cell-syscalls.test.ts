@@ -22,16 +22,17 @@ import { findCommand } from '../tools/command.ts';
 import { kvmTest, le, protectedMode } from './bare-metal.ts';
 import {
   awaitUsed,
+  beginRead,
   bringUp,
   busyRings,
   DATA,
   DESCRIPTORS,
   HEADER,
   keepGoing,
+  largeRead,
   offer,
   queueSegments,
   ringAt,
-  type TestDisk,
   testDisk,
   WINDOW,
 } from './cell-disk.ts';
@@ -53,14 +54,13 @@ import { streamTraced, tapTraced, withStream } from './net-traced.ts';
 import { ONLY_IN_BOOTS, readTrace, strace, Usage } from './syscall-trace.ts';
 
 const MIB = 2 ** 20;
-const LARGE_BYTES = 256 * MIB; // takes much longer than a doorbell
+const LARGE_PARTS = 64; // of 8 MiB: takes much longer than a reset
 const I8042_COMMAND = 0x64;
 const PVPANIC = 0x505;
 const RTC = 0x70;
 const STOPS = 5; // by SIGSTOP, in a wait that takes all the time there is
 const PAUSES = 5;
 const PAUSES_MAX = 200;
-const MOMENT = 3000; // rounds of two instructions, in which a doorbell is heard
 const FLOOD_BYTES = 24_000; // more than the ring takes and a pipe of one page
 
 const usage = new Usage();
@@ -252,26 +252,19 @@ for (const [how, start] of STARTS) {
 }
 
 /** A disk that is one hole, and a guest that asks for all of it at once. */
-function largeRequest(ioUring: boolean, write: (code: Code) => void): [TestDisk, MachineImage] {
-  const disk = testDisk({ ioUring, capacityBytes: LARGE_BYTES });
-  truncateSync(disk.path, LARGE_BYTES);
-  const segments = queueSegments({ dataBytes: 8 * MIB, parts: LARGE_BYTES / (8 * MIB) });
-  const change = { virtio: [disk.device], memoryBytes: 16 * MIB, segments };
-  return [disk, bareImage((code) => write(offer(bringUp(code), 1)), change)];
-}
-
 cellTest('a reset and a pause while a request is under way', async () => {
   for (const ioUring of [false, true]) {
-    const [disk, image] = largeRequest(ioUring, (code) => {
-      code.raw(0xb9, ...le(MOMENT, 4)); // mov ecx
-      code.label('moment').raw(0x49).jumpIfNotZero('moment');
-      code.store(WINDOW + REG.Status, 0).powerOff();
-    });
-    await run(spawned, image, 0);
+    const { disk, machine } = largeRead(ioUring, LARGE_PARTS);
+    const write = (code: Code) =>
+      beginRead(code)
+        .store(WINDOW + REG.Status, 0)
+        .powerOff();
+    await run(spawned, bareImage(write, machine), 0);
     disk.close();
   }
-  const [disk, image] = largeRequest(true, (code) => code.say('up').label('spin').jump('spin'));
-  const traced = spawned(image);
+  const { disk, machine } = largeRead(true, LARGE_PARTS);
+  const write = (code: Code) => beginRead(code).say('up').label('spin').jump('spin');
+  const traced = spawned(bareImage(write, machine));
   await traced.cell.untilSaid('up');
   await traced.cell.pause();
   traced.cell.command(protocol.COMMAND_STOP, 15);

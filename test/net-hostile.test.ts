@@ -41,7 +41,7 @@ for (const seed of SEEDS) {
   });
 }
 
-test('a cage that promises more for ever, or wants a look, is heard when the doorbell rings', async () => {
+test('a cage that only promises, or wants a look for ever, is heard at each bell', async () => {
   assert.is((await run(program, ['promises'])).stdout, '1 1 1\n1 1 1\n1 1 1\n');
 });
 

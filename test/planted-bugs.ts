@@ -285,8 +285,8 @@ export const PLANTED_BUGS: PlantedBug[] = [
       guest.write(REG.QueueDriverHigh, 0xffffffff);
       guest.request(queue, blkChain(guest, BLK_T_GET_ID, 0n, [data]));
       guest.lookAtStatus();
-      // A queue of no descriptors says for ever that work is left: after one turn of the I/O thread
-      // it is not heard any more.
+      // A queue of no descriptors says for ever that work is left: turns of the I/O thread, after
+      // each of which it sleeps a millisecond.
       guest.bringUp();
       guest.write(REG.QueueNum, 0);
       guest.serve();
@@ -300,6 +300,7 @@ export const PLANTED_BUGS: PlantedBug[] = [
       incidents: { memory: 1 },
       'moved used ring': '00000000', // the head that was given back
       deviceStatus: NEEDS_RESET,
+      waiting: true,
     },
   },
   {
