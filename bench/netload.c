@@ -27,7 +27,7 @@
 #define CHUNK_BYTES (128 << 10) // of a stream, in one call
 #define DATAGRAM_BYTES 64
 #define DATAGRAMS 64 // in one call
-#define WINDOW 512
+#define WINDOW 512 // datagrams that a sender who waits has on their way
 #define DATAGRAM_BUFFER (16 << 20) // of the receiving socket: what it cannot hold would be lost
 #define QUIET_US 100000 // after which a receiver asks whether the sender is done
 #define WARM_US 200000 // not counted

@@ -37,12 +37,6 @@ static int signal_wake = -1;
 static int signals_taken;
 static struct sigaction before[WATCHED_COUNT];
 
-static void drain_eventfd(int fd) {
-  uint64_t count;
-  ssize_t got = read(fd, &count, sizeof count);
-  (void)got; // EAGAIN: it was drained already
-}
-
 static void on_signal(int number) {
   int saved_errno = errno;
   for (size_t i = 0; i < WATCHED_COUNT; i++) {
@@ -101,10 +95,10 @@ static void *watch(void *argument) {
     };
     if (poll(fds, sizeof fds / sizeof *fds, -1) < 0) continue; // EINTR: stopped and continued
     uint32_t events = 0;
-    if (fds[0].revents) drain_eventfd(watcher->wake);
+    if (fds[0].revents) counter_drain(watcher->wake);
     if (__atomic_load_n(&watcher->stopping, __ATOMIC_SEQ_CST)) return NULL;
     if (fds[1].revents) {
-      drain_eventfd(signal_wake);
+      counter_drain(signal_wake);
       events |= __atomic_exchange_n(&signal_events, 0, __ATOMIC_SEQ_CST);
     }
     if (fds[2].revents) {
@@ -113,7 +107,7 @@ static void *watch(void *argument) {
       events |= SHIM_EVENT_INPUT;
     }
     if (fds[3].revents) {
-      drain_eventfd(watcher->timer); // a timer counts expirations just as an eventfd does
+      counter_drain(watcher->timer); // a timer counts expirations just as an eventfd does
       events |= SHIM_EVENT_REMINDER;
     }
     if (events) publish(watcher, events);
@@ -165,7 +159,7 @@ int watcher_start(struct watcher *watcher, struct vcpu *vcpu, int input, int out
 
 uint32_t watcher_take_events(struct watcher *watcher) {
   uint32_t events = __atomic_exchange_n(&watcher->events, 0, __ATOMIC_SEQ_CST);
-  if (events) drain_eventfd(watcher->pending);
+  if (events) counter_drain(watcher->pending);
   return events;
 }
 

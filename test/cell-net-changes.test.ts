@@ -7,7 +7,7 @@ import { NUMBERS } from '../host/confine/cell-policy.ts';
 import { NET_OFFLOADS } from '../host/device-config.ts';
 import { findCommand } from '../tools/command.ts';
 import { le } from './bare-metal.ts';
-import { cellTest, type RunningCell, scratchPath, sleep, startSpawned } from './cell-guest.ts';
+import { type RunningCell, scratchPath, sleep, startSpawned } from './cell-guest.ts';
 import {
   awaitUsed,
   BUFFERS,
@@ -27,7 +27,7 @@ import {
 } from './cell-net.ts';
 import type { Code } from './machine-code.ts';
 import { netDevice } from './machine-image.ts';
-import { closeAll, enterNamespace, HostSide, ip, newTap } from './net-namespace.ts';
+import { HostSide, ip, newTap, tapTests } from './net-namespace.ts';
 import { strace } from './syscall-trace.ts';
 
 const CHANGES = 300; // that each guest asks for
@@ -38,18 +38,18 @@ const ROUNDS = 8; // each makes two changes: not one is held back
 const F_GUEST_CSUM = 1 << 1;
 
 const STRACE = findCommand('strace')!;
-const missing = enterNamespace(import.meta.filename);
-test.after(closeAll);
-
-function tapTest(name: string, body: () => Promise<void>): void {
-  if (missing) test.skip(`${name} (skipped: ${missing})`, () => {});
-  else cellTest(name, body);
-}
+const tapTest = tapTests(import.meta.filename);
 
 /** mov ecx, MOMENT; a loop of that */
 function pause(code: Code, name: string): Code {
   code.raw(0xb9, ...le(MOMENT, 4)).label(name);
   return code.raw(0x49).jumpIfNotZero(name); // dec ecx
+}
+
+/** Says the flags of the header in the first buffer, as a digit. */
+function tellFlags(code: Code): Code {
+  code.raw(0xa0, ...le(BUFFERS, 4)); // mov al, [flags]
+  return code.raw(0x04, 0x30).sendAl().say('.'); // add al, '0'
 }
 
 /** Calls of a kind in a trace so far. */
@@ -118,8 +118,7 @@ tapTest('a driver that is reset all the time, with offloads and without', async 
     code.store16(ringsOf(RX).used + 2, 0).store16(ringsOf(RX).available + 2, 0);
     bringUp(code, what === 'with' ? F_GUEST_CSUM : 0);
     awaitUsed(offer(code.say(what), RX, 1), RX, 1);
-    code.raw(0xa0, ...le(BUFFERS, 4)); // mov al, [flags of its header]
-    return code.raw(0x04, 0x30).sendAl().say('.'); // add al, '0'
+    return tellFlags(code);
   };
   const image = netImage(device, buffers(1, 2048), (code) => {
     code.raw(0xbd, ...le(CHANGES / 2, 4)).label('again'); // mov ebp
@@ -151,9 +150,7 @@ tapTest('a driver that follows another at once gets no frame as that one wanted 
     code.label('again').say('with').receiveAl();
     code.store16(ringsOf(RX).used + 2, 0).store16(ringsOf(RX).available + 2, 0);
     awaitUsed(offer(bringUp(code), RX, 1), RX, 1);
-    code.raw(0xa0, ...le(BUFFERS, 4)); // mov al, [flags of its header]
-    code.raw(0x04, 0x30).sendAl().say('.'); // add al, '0'
-    code.store16(ringsOf(RX).available + 2, 0);
+    tellFlags(code).store16(ringsOf(RX).available + 2, 0);
     pause(bringUp(code, F_GUEST_CSUM), 'moment');
     code.raw(0x4d).jumpIfNotZero('again').powerOff(); // dec ebp
   });

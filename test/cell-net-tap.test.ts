@@ -7,7 +7,7 @@ import { NET_HEADER_BYTES } from '../assembly/abi.ts';
 import type { BytesSegment, NetDevice } from '../host/boot/image.ts';
 import * as protocol from '../host/engine/cell-protocol.ts';
 import { REG } from '../testing/driver.ts';
-import { cellTest, type RunningCell, startSpawned } from './cell-guest.ts';
+import { type RunningCell, startSpawned } from './cell-guest.ts';
 import {
   awaitLinkDown,
   awaitUsed,
@@ -36,15 +36,9 @@ import {
 import { assertIdle, countsOf, drops, NO_DROPS, untilUp } from './cell-net-peer.ts';
 import type { Code } from './machine-code.ts';
 import { NET_MAC, netDevice } from './machine-image.ts';
-import { closeAll, enterNamespace, HostSide, ip, newTap } from './net-namespace.ts';
+import { HostSide, ip, newTap, tapTests } from './net-namespace.ts';
 
-const missing = enterNamespace(import.meta.filename);
-test.after(closeAll);
-
-function tapTest(name: string, body: () => Promise<void>): void {
-  if (missing) test.skip(`${name} (skipped: ${missing})`, () => {});
-  else cellTest(name, body);
-}
+const tapTest = tapTests(import.meta.filename);
 
 interface Tapped {
   name: string;

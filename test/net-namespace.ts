@@ -2,8 +2,9 @@
 // goes with it. Taps in it, and frames on their other side.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
+import { test } from 'uvu';
 import { type OpenInterface, openTap } from '../host/net/tap.ts';
-import { within } from './cell-guest.ts';
+import { cellTest, within } from './cell-guest.ts';
 
 const TUN = '/dev/net/tun';
 const INSIDE = 'FARADAY_TEST_NET_NAMESPACE';
@@ -43,6 +44,14 @@ const open = new Set<ChildProcess>();
 /** For the end of a test file: a test that fails leaves its helper behind. */
 export function closeAll(): void {
   for (const child of open) child.kill('SIGKILL');
+}
+
+/** What defines the tests of a file that need taps; they are skipped where there are none. */
+export function tapTests(file: string): typeof cellTest {
+  const missing = enterNamespace(file);
+  test.after(closeAll);
+  if (!missing) return cellTest;
+  return (name) => test.skip(`${name} (skipped: ${missing})`, () => {});
 }
 
 /** The host's side of an interface: raw frames of the tests' own type. */
